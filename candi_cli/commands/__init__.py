@@ -1,0 +1,91 @@
+"""The `candi` command: its subcommands, and the one place where errors become lines and exit codes."""
+
+import os
+import shlex
+import signal
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from types import FrameType
+
+import click
+
+from candi_cli import __version__
+from candi_cli.commands._console import NORMAL, console
+from candi_cli.errors import CandiError
+
+COMMANDS = ("bin", "train", "denoise")
+CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
+INTERRUPTED, BROKEN_PIPE, TERMINATED = 130, 141, 143
+
+
+class _Commands(click.Group):
+    """Subcommands in the order of the work, each imported when it is asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        if name not in COMMANDS:
+            return None
+        command: click.Command = import_module(f"candi_cli.commands.{name}").command
+        return command
+
+
+@click.group(cls=_Commands, context_settings=CONTEXT)
+@click.version_option(__version__, "-V", "--version", prog_name="candi", message="%(prog)s %(version)s")
+@click.pass_context
+def candi(ctx: click.Context) -> None:
+    """Turn sequencing reads into denoised epigenomic tracks with calibrated uncertainty.
+
+    Exit codes: 0 done, 1 data or I/O, 2 usage, 130 interrupted, 141 broken pipe.
+    """
+    console.command = f"candi {ctx.invoked_subcommand}"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code; every error becomes one line on stderr here."""
+    console.command, console.level, console.debug = "candi", NORMAL, False
+    signal.signal(signal.SIGTERM, _terminate)
+    try:
+        result = candi.main(args=arguments, prog_name="candi", standalone_mode=False)
+        sys.stdout.flush()
+    except click.exceptions.NoArgsIsHelpError as error:
+        error.show()
+        return error.exit_code
+    except click.ClickException as error:
+        return _fail(error, f"{error.format_message()} (see '{console.command} --help')", error.exit_code)
+    except CandiError as error:
+        return _fail(error, str(error), error.exit_code)
+    except (KeyboardInterrupt, click.Abort):
+        console.error("interrupted; nothing was left half-written")
+        return INTERRUPTED
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return BROKEN_PIPE
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        return _fail(error, f"{where}{error.strerror or error}; check the path and the disk", 1)
+    except Exception as error:
+        return _fail(
+            error, f"internal error ({type(error).__name__}: {error}); run again with --debug and report it", 1
+        )
+    return result if isinstance(result, int) else 0
+
+
+def command_line() -> str:
+    """Return the command as it was typed, for the provenance of what it writes."""
+    return shlex.join(["candi", *sys.argv[1:]])
+
+
+def _fail(error: Exception, message: str, code: int) -> int:
+    if console.debug:
+        import traceback
+
+        traceback.print_exception(error)
+    console.error(message)
+    return code
+
+
+def _terminate(_signal: int, _frame: FrameType | None) -> None:
+    raise SystemExit(TERMINATED)

@@ -1,0 +1,204 @@
+"""From the stores and options of `candi train` to a network's configuration, its training windows and its card."""
+
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+from statistics import multimode, quantiles
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from candi_cli.counting import CountingRule
+from candi_cli.covariates import CONTROL, Covariates
+from candi_cli.errors import RequestError, StoreError
+from candi_cli.genome import Chromsizes, Region, check_contigs, parse_region
+from candi_cli.io.bed import read_intervals
+from candi_cli.io.sequence import Sequence as Fasta
+from candi_cli.loci import Loci, find_loci
+from candi_cli.model import AssayCard, ModelCard
+from candi_cli.model.candi import Config, Corruption, Lanes, LossWeights, preset
+from candi_cli.model.training import Progress
+from candi_cli.store import Store, StoredExperiment
+
+_DEEPEST_THINNING = 8
+GB = 1e9
+
+
+@dataclass(frozen=True)
+class Cohort:
+    """What training needs to know of its stores."""
+
+    config: Config
+    rule: CountingRule
+    training: list[tuple[Lanes, Loci]]
+    held_out: list[tuple[Lanes, Loci]]
+    sequences: dict[str, Fasta]
+    assays: dict[str, AssayCard]
+    data: dict[str, Any]
+
+    def card(
+        self,
+        *,
+        corruption: Corruption,
+        weights: LossWeights,
+        history: Sequence[Progress],
+        n_parameters: int,
+        settings: Mapping[str, Any],
+    ) -> ModelCard:
+        """Return the card of a network that was trained on this cohort."""
+        training = {
+            **self.data,
+            **settings,
+            "parameters": n_parameters,
+            "corruption": asdict(corruption),
+            "loss_weights": asdict(weights),
+            "held_out_scores": [{"step": progress.step, **(progress.held_out or {})} for progress in history],
+        }
+        return ModelCard("candi", asdict(self.config), self.rule, self.assays, training)
+
+
+def open_cohort(
+    stores: Sequence[Store],
+    stack: ExitStack,
+    *,
+    preset: str,
+    regions: Sequence[str],
+    valid_regions: Sequence[str],
+    test_chroms: Sequence[str],
+    blacklist: Path | None,
+    reference: Path | None,
+) -> Cohort:
+    """Check that the stores fit together and find the windows to train and to score on.
+
+    Raises
+    ------
+    StoreError, GenomeError, RequestError
+        Stores were counted under different rules, a chromosome is unknown, or nothing is left to train on.
+    """
+    rule = stores[0].rule
+    for store in stores[1:]:
+        if store.rule != rule:
+            raise StoreError(
+                f"{store.name}: counted by {store.rule}, but {stores[0].name} by {rule}; rebuild one of them"
+            )
+    known = {chrom: length for store in stores for chrom, length in store.chromsizes.items()}
+    _check_chroms(test_chroms, known)
+    excluded = read_intervals(blacklist) if blacklist else {}
+    train_regions = [parse_region(text, known) for text in regions]
+    held_out_regions = [parse_region(text, known) for text in valid_regions]
+    sequences = _open_sequences(stores, stack, reference)
+    members = [(store, biosample) for store in stores for biosample in store.biosamples]
+    experiments = [store.experiment(name, assay) for store, name in members for assay in store.assays(name)]
+    assays = tuple(sorted({item.assay for item in experiments if item.assay != CONTROL and "counts" in item.layers}))
+    if not assays:
+        raise RequestError(f"{stores[0].name}: has no assay with reads; add experiments with reads by 'candi bin'")
+    cards = {assay: _assay_card([item for item in experiments if item.assay == assay]) for assay in assays}
+    depths = [depth for card in cards.values() for depth in card.depth_range]
+    config = _preset(preset, assays, rule, bool(sequences), (min(depths), max(depths)))
+    find = partial(_find, members, assays, test_chroms=test_chroms, context=config.context_bins)
+    held_out = find(held_out_regions, excluded) if held_out_regions else []
+    for region in held_out_regions:
+        intervals = np.array([[region.start, region.end]], dtype=np.int64)
+        excluded[region.chrom] = np.concatenate([excluded.get(region.chrom, intervals[:0]), intervals])
+    training = find(train_regions, excluded)
+    if not training:
+        raise RequestError(
+            f"no window of {config.context_bins} bins is left to train on; widen -r or give stores with reads there"
+        )
+    data = {
+        "stores": [_describe(store) for store in stores],
+        "regions": list(regions), "valid_regions": list(valid_regions), "test_chroms": list(test_chroms),
+        "blacklist": blacklist.name if blacklist else None, "reference": reference.name if reference else None,
+        "windows": "uniform over allowed starts, biosamples equally often",
+    }  # fmt: skip
+    return Cohort(config, rule, training, held_out, sequences, cards, data)
+
+
+def _check_chroms(chroms: Sequence[str], known: Chromsizes) -> None:
+    for chrom in chroms:
+        if chrom not in known:  # a misspelt test chromosome would be trained on
+            raise RequestError(f"--test-chrom {chrom}: not in any store; known are {', '.join(known)}")
+
+
+def _open_sequences(stores: Sequence[Store], stack: ExitStack, reference: Path | None) -> dict[str, Fasta]:
+    if reference is None:
+        return {}
+    fasta = stack.enter_context(Fasta(reference))
+    for store in stores:
+        check_contigs(store.chromsizes, fasta.chromsizes, source=store.name, against=str(reference))
+    return {store.name: fasta for store in stores}
+
+
+def _preset(
+    name: str, assays: tuple[str, ...], rule: CountingRule, reads_sequence: bool, depths: tuple[float, float]
+) -> Config:
+    if reads_sequence and rule.resolution != 25:
+        raise RequestError(
+            f"-T: the DNA tower pools 200 bp into 8 bins of 25 bp, not of {rule.resolution}; leave -T out"
+        )
+    config = preset(name, assays, resolution=rule.resolution, reads_sequence=reads_sequence)
+    return replace(config, depth_range=(float(np.log2(depths[0])), float(np.log2(depths[1]))))
+
+
+def _find(
+    members: Sequence[tuple[Store, str]],
+    assays: tuple[str, ...],
+    regions: Sequence[Region],
+    excluded: Mapping[str, NDArray[np.int64]],
+    *,
+    test_chroms: Sequence[str],
+    context: int,
+) -> list[tuple[Lanes, Loci]]:
+    found = []
+    for store, biosample in members:
+        covered = {chrom: store.covered_blocks(biosample, chrom) for chrom in store.chroms_with_reads(biosample)}
+        loci = find_loci(
+            store.chromsizes, resolution=store.rule.resolution, context=context,
+            regions=regions, covered=covered, blacklist=excluded, test_chroms=test_chroms,
+        )  # fmt: skip
+        if len(loci):
+            found.append((Lanes(store, biosample, assays), loci))
+    return found
+
+
+def _assay_card(experiments: Sequence[StoredExperiment]) -> AssayCard:
+    """Summarise an assay's training data; its standard is the upper quartile of depth and the mode of the others."""
+    covariates = [item.covariates for item in experiments if "counts" in item.layers]
+    depths = sorted(item.depth / item.span_bp * GB for item in covariates if item.depth and item.span_bp)
+    if not depths:
+        raise StoreError(f"{experiments[0].assay}: no depth is known for its reads; rebuild the store with 'candi bin'")
+    upper = quantiles(depths, n=4, method="inclusive")[2] if len(depths) > 1 else depths[0]
+    lengths = [item.read_length for item in covariates if item.read_length]
+    run_types = [item.run_type for item in covariates if item.run_type]
+    platforms = [item.platform for item in covariates if item.platform]
+    return AssayCard(
+        outputs=tuple(
+            layer for layer in ("counts", "signal", "peaks") if any(layer in item.layers for item in experiments)
+        ),
+        standard=Covariates(
+            depth=upper,
+            read_length=max(multimode(lengths), default=None),
+            run_type=max(multimode(run_types), default=None),
+            platform=max(multimode(platforms), default=None),
+            span_bp=GB,
+        ),
+        depth_range=(depths[0] / _DEEPEST_THINNING, depths[-1]),
+        read_length_range=(min(lengths), max(lengths)) if lengths else None,
+        run_types=tuple(sorted(set(run_types))),
+        platforms=tuple(sorted(set(platforms))),
+    )
+
+
+def _describe(store: Store) -> dict[str, Any]:
+    """Return what a card tells of a store: its experiments and the names of their files, never whole paths."""
+    return {
+        "file": store.path.name if store.path else None,
+        "experiments": {
+            f"{biosample}/{assay}": [source["name"] for source in store.sources(biosample, assay)]
+            for biosample in store.biosamples
+            for assay in store.assays(biosample)
+        },
+    }

@@ -1,0 +1,92 @@
+"""Options that two or more commands share, each declared once."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from candi_cli.commands._console import QUIET, VERBOSE, console
+from candi_cli.counting import parse_flags
+
+F = Callable[..., Any]
+PATH = click.Path(path_type=Path)
+
+
+class Parsed(click.ParamType):
+    """A parameter type from a function that raises ValueError for what it cannot parse."""
+
+    def __init__(self, name: str, parse: Callable[[str], Any]) -> None:
+        self.name, self._parse = name, parse
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Parse text; values that are parsed already pass."""
+        if not isinstance(value, str):
+            return value
+        try:
+            return self._parse(value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
+def _set_level(level: int) -> Callable[[click.Context, click.Parameter, bool], None]:
+    def callback(_ctx: click.Context, _param: click.Parameter, value: bool) -> None:
+        if value:
+            console.level = level
+
+    return callback
+
+
+def _set_debug(_ctx: click.Context, _param: click.Parameter, value: bool) -> None:
+    console.debug = console.debug or value
+
+
+reads = click.argument("reads", nargs=-1, type=PATH)
+sheet = click.option(
+    "--covariates", "sheet", type=PATH, metavar="SHEET", help="Sample sheet (TSV): biosample, assay, file, covariates."
+)
+reference = click.option("-T", "--reference", type=PATH, metavar="FASTA", help="Reference: needed for CRAM, gives DNA.")
+regions = click.option(
+    "-r", "--region", "regions", multiple=True, metavar="REGION", help="chr or chr:start-end (1-based); repeatable."
+)
+min_mapq = click.option(
+    "-q", "--min-mq", "min_mapq", type=click.IntRange(0, 255), default=30, show_default=True,
+    help="Drop reads below this MAPQ; 255 means unknown and passes.",
+)  # fmt: skip
+excl_flags = click.option(
+    "-F", "--excl-flags", type=Parsed("FLAGS", parse_flags), default="0xF04", show_default=True,
+    help="Drop reads with any of these SAM flags (number or names).",
+)  # fmt: skip
+threads = click.option(
+    "-@", "--threads", type=click.IntRange(1), default=1, show_default=True, help="Threads, in total."
+)
+device = click.option(
+    "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True, help="Where to compute."
+)
+seed = click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of everything random.")
+
+
+def batch_size(default: int) -> Callable[[F], F]:
+    """Return the --batch-size option with a command's own default."""
+    return click.option(
+        "--batch-size", type=click.IntRange(1), default=default, show_default=True, help="Windows computed at a time."
+    )
+
+
+def verbosity(command: F) -> F:
+    """Add --quiet, -v and --debug."""
+    for decorate in (
+        click.option("--debug", is_flag=True, expose_value=False, callback=_set_debug, help="Show tracebacks."),
+        click.option(
+            "-v", "--verbose", is_flag=True, expose_value=False, callback=_set_level(VERBOSE), help="Tell more."
+        ),
+        click.option("--quiet", is_flag=True, expose_value=False, callback=_set_level(QUIET), help="Tell only errors."),
+    ):
+        command = decorate(command)
+    return command
+
+
+model = click.option(
+    "-m", "--model", type=PATH, envvar="CANDI_MODEL", metavar="MODEL", show_envvar=True,
+    help="Model file; default: the one inside the package.",
+)  # fmt: skip

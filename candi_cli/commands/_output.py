@@ -1,0 +1,44 @@
+"""Outputs that are complete or absent: written beside their final name and renamed at the end."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from candi_cli.errors import OutputError
+
+_UMASK = os.umask(0)
+os.umask(_UMASK)
+
+
+def check_writable(path: Path) -> None:
+    """Raise OutputError unless a file can be made at `path`; call it before the work that fills it."""
+    folder = path.parent
+    if not folder.exists():
+        raise OutputError(f"{path}: folder {folder} does not exist; make it first")
+    if not folder.is_dir():
+        raise OutputError(f"{path}: {folder} is not a folder; give another -o")
+    if path.is_dir():
+        raise OutputError(f"{path}: is a folder; give a file name with -o")
+    probe = _temporary(path)
+    try:
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise OutputError(f"{path}: cannot be written ({error.strerror}); choose another -o") from error
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yield a temporary path that becomes `path` when the block succeeds and vanishes when it does not."""
+    temporary = _temporary(path)
+    try:
+        yield temporary
+        temporary.chmod(0o666 & ~_UMASK)  # some libraries write files that only their owner may read
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _temporary(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{os.getpid()}.tmp")

@@ -1,0 +1,195 @@
+"""Predicting tracks of a store's assays and writing them, for the commands that do."""
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+import torch
+
+from candi_cli.commands._console import console
+from candi_cli.commands._output import check_writable, replacing
+from candi_cli.covariates import CONTROL, Covariates
+from candi_cli.errors import GenomeError, ModelError, OutputError
+from candi_cli.genome import Region, parse_region, shorten, tile
+from candi_cli.io.bigwig import TrackWriter
+from candi_cli.io.sequence import Sequence as Fasta
+from candi_cli.model import Loaded
+from candi_cli.model.candi import Lanes, PredictionDataset
+from candi_cli.model.prediction import predict
+from candi_cli.model.requests import fit_to_card, request
+from candi_cli.store import Store
+
+Target = tuple[str, str]  # biosample, assay
+
+
+@dataclass(frozen=True)
+class TrackPlan:
+    """What to predict and how: options of the command line that have been parsed."""
+
+    track: str
+    asked: Covariates
+    regions: tuple[str, ...]
+    reference: Path | None
+    batch_size: int
+    threads: int
+    device: torch.device
+
+
+def default_model() -> Path:
+    """Return the model that ships inside the package."""
+    return Path(__file__).parents[1] / "models" / "default.safetensors"
+
+
+def plan_outputs(output: Path, targets: Sequence[Target]) -> dict[Target, Path]:
+    """Return where each track goes: `output` itself for one, files in the folder `output` for several."""
+    if output.is_dir():
+        paths = {target: output / f"{'.'.join(target)}.bw" for target in targets}
+    elif len(targets) == 1:
+        paths = {targets[0]: output}
+    else:
+        raise OutputError(f"{output}: {len(targets)} tracks need a folder; make one and give it with -o")
+    for path in paths.values():
+        check_writable(path)
+    return paths
+
+
+def write_tracks(model: Loaded, store: Store, outputs: Mapping[Target, Path], plan: TrackPlan) -> None:
+    """Predict the tracks of a store's experiments and write one bigWig for each.
+
+    Raises
+    ------
+    ModelError
+        The model does not know an assay, never learned the output, or was trained under another counting rule.
+    """
+    _check(model, store, outputs, plan.track)
+    biosamples = sorted({biosample for biosample, _ in outputs})
+    spans = {biosample: _regions(store, biosample, plan.regions) for biosample in biosamples}
+    core = model.config.core_bins
+    resolution = store.rule.resolution
+    n_windows = sum(-(-_bins(span, resolution) // core) for span_list in spans.values() for span in span_list)
+    with ExitStack() as stack:
+        fasta = _open_sequence(model, store, plan.reference, stack)
+        temporary = {target: stack.enter_context(replacing(path)) for target, path in outputs.items()}
+        with console.progress(plan.track, n_windows, "windows") as advance:
+            for biosample in biosamples:
+                assays = {assay: path for (name, assay), path in temporary.items() if name == biosample}
+                _write_biosample(model, store, biosample, assays, spans[biosample], fasta, plan, advance)
+
+
+def _check(model: Loaded, store: Store, targets: Mapping[Target, Path], track: str) -> None:
+    card = model.card
+    if card.counting != store.rule:
+        raise ModelError(
+            f"{model.path}: trained on counts by {card.counting}, but {store.name} holds counts by {store.rule}; "
+            "rebuild the store or use another model"
+        )
+    for _, assay in targets:
+        if assay not in card.assays:
+            raise ModelError(f"{model.path}: does not know {assay}, only {', '.join(card.assays)}; use another model")
+        if track not in card.assays[assay].outputs:
+            outputs = ", ".join(card.assays[assay].outputs)
+            raise ModelError(f"{model.path}: never learned {track} of {assay}, only {outputs}; use another --track")
+
+
+def _regions(store: Store, biosample: str, texts: Sequence[str]) -> list[Region]:
+    """Return the regions to predict in genome order: those asked for, else every chromosome with a read."""
+    resolution = store.rule.resolution
+    if not texts:
+        present = store.chroms_with_reads(biosample)
+        absent = [chrom for chrom in store.chromsizes if chrom not in present]
+        if absent:
+            console.log(f"{biosample}: no read on {shorten(absent)}: left out")
+        return [Region(chrom, 0, store.chromsizes[chrom]) for chrom in present]
+    order = list(store.chromsizes)
+    found = sorted(
+        (parse_region(text, store.chromsizes) for text in texts), key=lambda r: (order.index(r.chrom), r.start)
+    )
+    aligned = [
+        Region(
+            chrom, start // resolution * resolution, min(-(-end // resolution) * resolution, store.chromsizes[chrom])
+        )
+        for chrom, start, end in found
+    ]
+    for one, other in pairwise(aligned):
+        if one.chrom == other.chrom and other.start < one.end:
+            raise GenomeError(f"regions {one.chrom}:{one.start + 1}-{one.end} and the next overlap; join them")
+    return aligned
+
+
+def _bins(region: Region, resolution: int) -> int:
+    return -(-region.end // resolution) - region.start // resolution
+
+
+def _open_sequence(model: Loaded, store: Store, reference: Path | None, stack: ExitStack) -> Fasta | None:
+    if reference is None:
+        return None
+    if not model.config.reads_sequence:
+        console.log("the model reads no DNA; -T serves for CRAM alone")
+        return None
+    fasta = stack.enter_context(Fasta(reference))
+    for chrom, length in store.chromsizes.items():
+        if fasta.chromsizes.get(chrom, length) != length:
+            raise GenomeError(
+                f"{reference}: {chrom} is not {length:,} bp as in {store.name}; use the same genome build"
+            )
+    return fasta
+
+
+def _write_biosample(
+    model: Loaded,
+    store: Store,
+    biosample: str,
+    paths: Mapping[str, Path],
+    spans: Sequence[Region],
+    fasta: Fasta | None,
+    plan: TrackPlan,
+    advance: Callable[[int, str], None],
+) -> None:
+    config, resolution = model.config, store.rule.resolution
+    dataset = prediction_dataset(model, store, biosample, plan.asked, fasta)
+    columns = [config.assays.index(assay) for assay in paths]
+    windows = (
+        window
+        for chrom, start, end in spans
+        for window in tile(
+            chrom, start // resolution, -(-end // resolution), context=config.context_bins, flank=config.flank_bins
+        )
+    )
+    chromsizes = {region.chrom: store.chromsizes[region.chrom] for region in spans}
+    with ExitStack() as stack:
+        writers = [stack.enter_context(TrackWriter(path, chromsizes, resolution=resolution)) for path in paths.values()]
+        pieces = predict(
+            model.network, dataset, windows, lambda output: output.track(plan.track)[..., columns],
+            chromsizes=store.chromsizes, resolution=resolution,
+            device=plan.device, batch_size=plan.batch_size, threads=plan.threads,
+        )  # fmt: skip
+        for region, values in pieces:
+            for column, writer in enumerate(writers):
+                writer.add(region, values[:, column])
+            advance(1, "")
+
+
+def prediction_dataset(
+    model: Loaded, store: Store, biosample: str, asked: Covariates, fasta: Fasta | None
+) -> PredictionDataset:
+    """Return the windows of a biosample as a model reads them, and warn of covariates it had never met."""
+    lanes = Lanes(store, biosample, model.config.assays)
+    covariates: list[Covariates | None] = []
+    for item in lanes.covariates():
+        name = (*model.config.assays, CONTROL)[len(covariates)]
+        if item is None:
+            covariates.append(None)
+            continue
+        fitted = fit_to_card(item, model.card, name)
+        covariates.append(fitted.covariates)
+        for warning in fitted.warnings:
+            console.warn(f"{biosample}/{name}: {warning}")
+    requested = []
+    for assay, item in zip(model.config.assays, lanes.covariates(), strict=False):
+        fitted = request(model.card, assay, asked, span_bp=item.span_bp if item else None)
+        requested.append(fitted.covariates)
+        for warning in fitted.warnings if item else ():
+            console.warn(f"--as for {assay}: {warning}")
+    return PredictionDataset(model.config, lanes, covariates, requested, fasta)

@@ -1,0 +1,138 @@
+"""Chromosomes, regions, bins and windows: 0-based, half-open coordinates throughout."""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from candi_cli.errors import GenomeError
+
+Chromsizes = dict[str, int]
+
+_SPAN = re.compile(r"^(?P<chrom>.+):(?P<start>[\d,]+)(?:-(?P<end>[\d,]+))?$")
+
+
+class Region(NamedTuple):
+    """A stretch of a chromosome: 0-based, half-open, in bp."""
+
+    chrom: str
+    start: int
+    end: int
+
+
+class Window(NamedTuple):
+    """What the network sees (`context`) and the part of it that is kept (`core`), in bins of one chromosome.
+
+    A context may overhang the chromosome; a core never does. The cores of consecutive windows abut.
+    """
+
+    chrom: str
+    context_start: int
+    context_end: int
+    core_start: int
+    core_end: int
+
+
+def bin_count(length: int, resolution: int) -> int:
+    """Return the number of bins of a chromosome; the last one may be shorter than the others."""
+    return -(-length // resolution)
+
+
+def read_chromsizes(path: Path) -> Chromsizes:
+    """Read a two-column chrom.sizes file (a .fai index serves too).
+
+    Raises
+    ------
+    GenomeError
+        The file is missing, or a line is not a name and a positive length.
+    """
+    sizes: Chromsizes = {}
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except OSError as error:
+        raise GenomeError(f"{path}: {error.strerror}; give a chrom.sizes file") from error
+    except UnicodeDecodeError as error:
+        raise GenomeError(f"{path}: not a text file; give a chrom.sizes file of names and lengths") from error
+    for number, line in enumerate(lines, start=1):
+        if not line.strip() or line.startswith("#"):
+            continue
+        fields = line.split("\t") if "\t" in line else line.split()
+        if len(fields) < 2 or not fields[1].isdigit() or int(fields[1]) == 0:
+            raise GenomeError(f"{path}:{number}: not a name and a length; write 'chr1<TAB>248956422'")
+        if fields[0] in sizes:
+            raise GenomeError(f"{path}:{number}: {fields[0]} is listed twice; keep one line")
+        sizes[fields[0]] = int(fields[1])
+    if not sizes:
+        raise GenomeError(f"{path}: lists no chromosome; give a chrom.sizes file of names and lengths")
+    return sizes
+
+
+def parse_region(text: str, chromsizes: Mapping[str, int]) -> Region:
+    """Parse `chr` or `chr:start-end` (1-based, inclusive, as samtools does) into a Region.
+
+    A chromosome whose own name holds a colon is matched whole before it is split.
+
+    Raises
+    ------
+    GenomeError
+        The chromosome is unknown, or the span is empty or outside of it.
+    """
+    if text in chromsizes:
+        return Region(text, 0, chromsizes[text])
+    match = _SPAN.match(text)
+    if match is None or match["chrom"] not in chromsizes:
+        name = match["chrom"] if match else text
+        raise GenomeError(f"region {text}: no chromosome {name} here; known are {shorten(chromsizes)}")
+    chrom = match["chrom"]
+    start = int(match["start"].replace(",", "")) - 1
+    end = int(match["end"].replace(",", "")) if match["end"] else chromsizes[chrom]
+    if not 0 <= start < end or start >= chromsizes[chrom]:
+        raise GenomeError(f"region {text}: not inside {chrom}:1-{chromsizes[chrom]}; give START <= END within it")
+    return Region(chrom, start, min(end, chromsizes[chrom]))
+
+
+def shorten(names: Mapping[str, int] | Sequence[str], limit: int = 4) -> str:
+    """Name the first few of a list, and how many more there are."""
+    listed = list(names)
+    more = f" and {len(listed) - limit} more" if len(listed) > limit else ""
+    return ", ".join(listed[:limit]) + more
+
+
+def check_contigs(found: Mapping[str, int], expected: Mapping[str, int], *, source: str, against: str) -> list[str]:
+    """Return the contigs that two sources share; contigs of another length in one of them are left out.
+
+    Raises
+    ------
+    GenomeError
+        They share no contig of equal name and length; the message names both sides.
+    """
+    shared = [chrom for chrom, length in found.items() if expected.get(chrom) == length]
+    if shared:
+        return shared
+    for chrom, length in found.items():
+        if chrom in expected:
+            raise GenomeError(
+                f"{source}: {chrom} is {length:,} bp but {expected[chrom]:,} bp in {against}; "
+                "use the same genome build for both"
+            )
+    raise GenomeError(
+        f"{source}: has contigs {shorten(found)} but {against} has {shorten(expected)}; "
+        "use the same genome build and chromosome names for both"
+    )
+
+
+def tile(chrom: str, start: int, end: int, *, context: int, flank: int) -> Iterator[Window]:
+    """Cut the bins [start, end) of a chromosome into windows whose cores abut in order.
+
+    Parameters
+    ----------
+    start, end : bins
+    context : bins the network sees at once
+    flank : bins at each side of a context that are predicted but not kept
+    """
+    core = context - 2 * flank
+    if core <= 0:
+        raise ValueError(f"a flank of {flank} bins leaves nothing of a context of {context}")
+    for core_start in range(start, end, core):
+        context_start = core_start - flank
+        yield Window(chrom, context_start, context_start + context, core_start, min(core_start + core, end))

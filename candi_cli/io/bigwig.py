@@ -1,0 +1,170 @@
+"""Reading and writing bigWig tracks behind the guards that pyBigWig needs.
+
+pyBigWig ends the process when it opens a file for writing in a folder that does not exist, accepts NaN and entries past
+the end of a chromosome, and writes files that cannot be read again; none of that may happen here.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import pyBigWig
+from numpy.typing import NDArray
+
+from candi_cli.errors import TrackError
+from candi_cli.genome import Region
+
+_BINS_AT_ONCE = 1 << 18
+_MAGIC = (b"\x26\xfc\x8f\x88", b"\x88\x8f\xfc\x26")
+
+
+def read_means(path: Path, chrom: str, length: int, resolution: int) -> NDArray[np.float32]:
+    """Return the mean over the covered bases of each bin; 0 where no base is covered.
+
+    Parameters
+    ----------
+    length : bp of the chromosome; the bins are those of `genome.bin_count`
+
+    Raises
+    ------
+    TrackError
+        The file is not a bigWig, or the chromosome has another length in it.
+    """
+    with _Reading(path) as track:
+        found = track.chroms().get(chrom)
+        if found is None:
+            return np.zeros(-(-length // resolution), dtype=np.float32)
+        if found != length:
+            raise TrackError(
+                f"{path}: {chrom} is {found:,} bp but {length:,} bp in the reads; use the same genome build for both"
+            )
+        pieces = []
+        for start in range(0, length, _BINS_AT_ONCE * resolution):
+            end = min(start + _BINS_AT_ONCE * resolution, length)
+            values = np.asarray(track.values(chrom, start, end, numpy=True), dtype=np.float32)
+            pieces.append(_bin_means(values, resolution))
+    return np.concatenate(pieces)
+
+
+def read_chroms(path: Path) -> dict[str, int]:
+    """Return the chromosomes of a bigWig and their lengths."""
+    with _Reading(path) as track:
+        return dict(track.chroms())
+
+
+def _bin_means(values: NDArray[np.float32], resolution: int) -> NDArray[np.float32]:
+    padded = np.full(-(-len(values) // resolution) * resolution, np.nan, dtype=np.float32)
+    padded[: len(values)] = values
+    rows = padded.reshape(-1, resolution)
+    covered = np.isfinite(rows)
+    total = np.where(covered, rows, 0).sum(axis=1, dtype=np.float64)
+    return (total / np.maximum(covered.sum(axis=1), 1)).astype(np.float32)
+
+
+class TrackWriter:
+    """Write a bigWig of equal bins, piece by piece in genome order; use it as a context manager.
+
+    On leaving the context without an error the file is closed and read back. Renaming it is the caller's part.
+
+    Parameters
+    ----------
+    path : a file in an existing, writable folder
+    chromsizes : the chromosomes of the track, in the order of the pieces
+    digits : significant digits that are kept; fewer make a smaller file
+
+    Raises
+    ------
+    TrackError
+        A value is not finite, or the finished file does not read back.
+    """
+
+    def __init__(self, path: Path, chromsizes: Mapping[str, int], *, resolution: int, digits: int = 3) -> None:
+        with path.open("wb"):  # pyBigWig kills the process where this would fail
+            pass
+        self.path, self.resolution, self.digits = path, resolution, digits
+        self._last_end: dict[str, int] = {}
+        self._pending: list[tuple[Region, NDArray[np.float32]]] = []
+        self._pending_bins = 0
+        self._track = pyBigWig.open(str(path), "w")
+        self._track.addHeader(list(chromsizes.items()))
+
+    def __enter__(self) -> "TrackWriter":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if kind is None:
+                self._flush()
+        finally:
+            self._track.close()
+        if kind is None:
+            self._verify()
+
+    def add(self, region: Region, values: NDArray[np.float32]) -> None:
+        """Append the bins of a region that starts on a bin: values of shape (n_bins,)."""
+        if not np.isfinite(values).all():
+            raise TrackError(f"{self.path}: a value in {region.chrom}:{region.start + 1}-{region.end} is not finite")
+        if self._pending:
+            last = self._pending[-1][0]
+            if (last.chrom, last.end) != (region.chrom, region.start) or self._pending_bins >= _BINS_AT_ONCE:
+                self._flush()
+        self._pending.append((region, values))
+        self._pending_bins += len(values)
+
+    def _flush(self) -> None:
+        if not self._pending:
+            return
+        chrom, start, end = self._pending[0][0].chrom, self._pending[0][0].start, self._pending[-1][0].end
+        values = round_significant(np.concatenate([piece for _, piece in self._pending]), self.digits)
+        whole = (end - start) // self.resolution
+        if whole:
+            self._track.addEntries(chrom, start, values=values[:whole], span=self.resolution, step=self.resolution)
+        if whole < len(values):  # the last bin of a chromosome ends with it
+            last = start + whole * self.resolution
+            self._track.addEntries([chrom], [last], ends=[end], values=values[whole:].astype(np.float64))
+        self._last_end[chrom] = end
+        self._pending, self._pending_bins = [], 0
+
+    def _verify(self) -> None:
+        with _Reading(self.path) as track:
+            for chrom, end in self._last_end.items():
+                if not np.isfinite(track.values(chrom, end - 1, end)[0]):
+                    raise TrackError(f"{self.path}: {chrom} does not read back to its end; is the disk full?")
+
+
+def round_significant(values: NDArray[np.float32], digits: int) -> NDArray[np.float32]:
+    """Round to so many significant decimal digits; 0 stays 0."""
+    exact = np.asarray(values, dtype=np.float64)
+    magnitude = np.zeros_like(exact)
+    np.log10(np.abs(exact), out=magnitude, where=exact != 0)
+    scale = 10.0 ** (digits - 1 - np.floor(magnitude))
+    return (np.round(exact * scale) / scale).astype(np.float32)
+
+
+class _Reading:
+    """Open a bigWig for reading, with errors that name the file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __enter__(self) -> Any:
+        if not self.path.exists():
+            raise TrackError(f"{self.path}: no such file; check the path")
+        try:
+            magic = self.path.open("rb").read(4)
+        except OSError as error:
+            raise TrackError(f"{self.path}: {error.strerror}; give a bigWig track") from error
+        if magic not in _MAGIC:
+            raise TrackError(f"{self.path}: not a bigWig; give a bigWig track")
+        try:
+            self._track = pyBigWig.open(str(self.path))
+        except RuntimeError as error:
+            raise TrackError(f"{self.path}: a damaged or truncated bigWig; fetch it again") from error
+        return self._track
+
+    def __exit__(self, *exception: object) -> None:
+        self._track.close()

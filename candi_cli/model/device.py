@@ -1,0 +1,19 @@
+"""Choosing a device and moving batches to it."""
+
+from typing import Any
+
+import torch
+
+from candi_cli.errors import RequestError
+
+
+def choose(name: str) -> torch.device:
+    """Return the device for `auto`, `cpu` or `cuda`; `cuda` is an error where there is none, never a fallback."""
+    if name == "cuda" and not torch.cuda.is_available():
+        raise RequestError("--device cuda: no CUDA device here; use --device cpu or auto")
+    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+def move(batch: Any, device: torch.device) -> Any:
+    """Return a named tuple of tensors (and None) on a device."""
+    return type(batch)(*(part if part is None else part.to(device) for part in batch))

@@ -1,0 +1,75 @@
+"""Matching covariates to what a model was trained on: inputs as they are, outputs as they are asked for."""
+
+from dataclasses import replace
+from typing import NamedTuple
+
+from candi_cli.covariates import Covariates
+from candi_cli.model.checkpoint import AssayCard, ModelCard
+
+_GB = 1e9
+
+
+class Fitted(NamedTuple):
+    """Covariates that a model can use, and one line for each that it had never met."""
+
+    covariates: Covariates
+    warnings: list[str]
+
+
+def fit_to_card(covariates: Covariates, card: ModelCard, assay: str | None) -> Fitted:
+    """Return covariates as the model can use them: what training never saw counts as not known.
+
+    A read length outside of training's is moved to its nearest end, as a depth is inside the network.
+
+    Parameters
+    ----------
+    assay : whose training depths to compare with; None for a control
+    """
+    assays = list(card.assays.values())
+    fitted, warnings = covariates, []
+    for name, known in (("run_type", _union(assays, "run_types")), ("platform", _union(assays, "platforms"))):
+        value = getattr(covariates, name)
+        if value is not None and value not in known:
+            fitted = replace(fitted, **{name: None})
+            trained = ", ".join(known) or "none"
+            warnings.append(f"{name} {value} was not in the model's training ({trained}); taken as not known")
+    lengths = [bound for item in assays for bound in item.read_length_range or ()]
+    if lengths and covariates.read_length and not min(lengths) <= covariates.read_length <= max(lengths):
+        nearest = min(max(covariates.read_length, min(lengths)), max(lengths))
+        fitted = replace(fitted, read_length=nearest)
+        trained = f"{min(lengths):.0f}-{max(lengths):.0f} bp"
+        warnings.append(
+            f"read length {covariates.read_length:.0f} bp is outside the model's training range {trained}; "
+            f"taken as {nearest:.0f} bp"
+        )
+    if assay in card.assays:
+        warnings += _depth_warning(covariates, card.assays[assay])
+    return Fitted(fitted, warnings)
+
+
+def _depth_warning(covariates: Covariates, trained: AssayCard) -> list[str]:
+    if not covariates.depth or not covariates.span_bp:
+        return []
+    low, high = (bound * covariates.span_bp / _GB for bound in trained.depth_range)
+    if low <= covariates.depth <= high:
+        return []
+    return [
+        f"depth {covariates.depth:,.0f} over {covariates.span_bp / 1e6:,.1f} Mb is outside the model's training range "
+        f"{low:,.0f}-{high:,.0f}"
+    ]
+
+
+def _union(assays: list[AssayCard], name: str) -> tuple[str, ...]:
+    return tuple(sorted({value for assay in assays for value in getattr(assay, name)}))
+
+
+def request(card: ModelCard, assay: str, asked: Covariates, *, span_bp: float | None) -> Fitted:
+    """Return the covariates of an assay's output: those asked for, the rest as the model's standard for the assay.
+
+    Parameters
+    ----------
+    asked : a depth among them is meant over `span_bp`, as the depth of the input is
+    """
+    trained = card.assays[assay]
+    fitted = fit_to_card(replace(asked, span_bp=span_bp if asked.depth else None), card, assay)
+    return Fitted(fitted.covariates.filled(trained.standard), fitted.warnings)
