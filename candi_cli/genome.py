@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
@@ -89,6 +90,26 @@ def parse_region(text: str, chromsizes: Mapping[str, int]) -> Region:
     if not 0 <= start < end or start >= chromsizes[chrom]:
         raise GenomeError(f"region {text}: not inside {chrom}:1-{chromsizes[chrom]}; give START <= END within it")
     return Region(chrom, start, min(end, chromsizes[chrom]))
+
+
+def parse_regions(texts: Sequence[str], chromsizes: Mapping[str, int], resolution: int) -> list[Region]:
+    """Parse regions, widen each to whole bins and return them in genome order.
+
+    Raises
+    ------
+    GenomeError
+        One is not valid, or two overlap.
+    """
+    order = list(chromsizes)
+    parsed = sorted((parse_region(text, chromsizes) for text in texts), key=lambda r: (order.index(r.chrom), r.start))
+    regions = [
+        Region(chrom, start // resolution * resolution, min(-(-end // resolution) * resolution, chromsizes[chrom]))
+        for chrom, start, end in parsed
+    ]
+    for one, other in pairwise(regions):
+        if one.chrom == other.chrom and other.start < one.end:
+            raise GenomeError(f"region {one.chrom}:{one.start + 1}-{one.end}: overlaps the next one; join them")
+    return regions
 
 
 def shorten(names: Mapping[str, int] | Sequence[str], limit: int = 4) -> str:

@@ -54,7 +54,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         error.show()
         return error.exit_code
     except click.ClickException as error:
-        return _fail(error, f"{error.format_message()} (see '{console.command} --help')", error.exit_code)
+        fact = error.format_message().removesuffix(".")
+        return _fail(error, f"{fact}; see '{console.command} --help'", error.exit_code)
     except CandiError as error:
         return _fail(error, str(error), error.exit_code)
     except (KeyboardInterrupt, click.Abort):

@@ -43,33 +43,49 @@ def bin_into(store: Store, experiments: Sequence[Experiment], *, reference: Path
 
 
 class Inputs(NamedTuple):
-    """A store, and the (biosample, assay) pairs in it that were given as READS rather than found as controls."""
+    """What a command was given, checked but not yet read.
 
-    store: Store
+    targets : the (biosample, assay) pairs given as READS or held by the STORE; controls are not among them
+    """
+
+    store: Path | None
+    experiments: list[Experiment]
+    rule: CountingRule
+    chromsizes: Chromsizes
     targets: list[tuple[str, str]]
 
 
-@contextmanager
-def open_inputs(
-    reads: Sequence[Path], sheet: Path | None, *, rule: CountingRule, reference: Path | None, command: str
-) -> Iterator[Inputs]:
-    """Open a STORE, or bin READS into a store in memory by a model's counting rule."""
+def find_inputs(reads: Sequence[Path], sheet: Path | None, *, rule: CountingRule, reference: Path | None) -> Inputs:
+    """Find a STORE, or READS that are to be counted by a model's rule."""
     stores = [path for path in reads if _is_hdf5(path)]
     if stores:
         if len(reads) > 1:
             raise RequestError(f"{stores[0]}: a store is given alone; give one STORE, or READS")
         with Store.open(stores[0]) as store:
             pairs = [(biosample, assay) for biosample in store.biosamples for assay in store.assays(biosample)]
-            yield Inputs(
-                store, [pair for pair in pairs if pair[1] != CONTROL and "counts" in store.experiment(*pair).layers]
-            )
+            targets = [pair for pair in pairs if pair[1] != CONTROL and "counts" in store.experiment(*pair).layers]
+            inputs = Inputs(stores[0], [], store.rule, store.chromsizes, targets)
+    else:
+        experiments = choose_experiments(sheet, reads)
+        chromsizes = read_genome(experiments, rule, genome=None, reference=reference)
+        targets = [(row.biosample, row.assay) for row in experiments if not row.is_control and row.file]
+        inputs = Inputs(None, experiments, rule, chromsizes, targets)
+    if not inputs.targets:
+        raise RequestError("READS: only controls, or no reads, were given; give the reads of an assay")
+    return inputs
+
+
+@contextmanager
+def open_store(inputs: Inputs, *, reference: Path | None, command: str) -> Iterator[Store]:
+    """Open the STORE, or bin the READS into a store in memory."""
+    if inputs.store is not None:
+        with Store.open(inputs.store) as store:
+            yield store
         return
-    experiments = choose_experiments(sheet, reads)
-    given = [row for row in experiments if not row.is_control]
-    chromsizes = read_genome(experiments, rule, genome=None, reference=reference)
-    with Store.create(None, rule=rule, chromsizes=chromsizes, command=command) as store:
-        bin_into(store, [replace(row, signal=None, peaks=None) for row in experiments], reference=reference, n_folds=0)
-        yield Inputs(store, [(row.biosample, row.assay) for row in given])
+    with Store.create(None, rule=inputs.rule, chromsizes=inputs.chromsizes, command=command) as store:
+        counted = [replace(row, signal=None, peaks=None) for row in inputs.experiments if row.file]
+        bin_into(store, counted, reference=reference, n_folds=0)
+        yield store
 
 
 def _is_hdf5(path: Path) -> bool:
@@ -85,8 +101,8 @@ def _report(experiment: Experiment, summary: ReadsSummary | None, covariates: Co
         return
     console.log(
         f"{experiment.name}: {summary.depth:,} of {summary.seen:,} records counted"
-        f" over {summary.covered_bp / 1e6:,.1f} Mb ({covariates.run_type or 'run type unknown'}, {covariates.read_length or 0:.0f} bp,"
-        f" {covariates.platform or 'platform unknown'})"
+        f" over {summary.covered_bp / 1e6:,.1f} Mb ({covariates.run_type or 'run type unknown'},"
+        f" {covariates.read_length or 0:.0f} bp, {covariates.platform or 'platform unknown'})"
     )
     if summary.mapq_unknown:
         console.warn(f"{experiment.file}: {summary.mapq_unknown:,} reads have no MAPQ (255) and were counted")

@@ -3,16 +3,16 @@
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 
 import torch
 
 from candi_cli.commands._console import console
+from candi_cli.commands._experiments import Inputs
 from candi_cli.commands._output import check_writable, replacing
 from candi_cli.covariates import CONTROL, Covariates
 from candi_cli.errors import GenomeError, ModelError, OutputError
-from candi_cli.genome import Region, parse_region, shorten, tile
+from candi_cli.genome import Region, shorten, tile
 from candi_cli.io.bigwig import TrackWriter
 from candi_cli.io.sequence import Sequence as Fasta
 from candi_cli.model import Loaded
@@ -30,7 +30,7 @@ class TrackPlan:
 
     track: str
     asked: Covariates
-    regions: tuple[str, ...]
+    regions: list[Region]
     reference: Path | None
     batch_size: int
     threads: int
@@ -55,20 +55,35 @@ def plan_outputs(output: Path, targets: Sequence[Target]) -> dict[Target, Path]:
     return paths
 
 
-def write_tracks(model: Loaded, store: Store, outputs: Mapping[Target, Path], plan: TrackPlan) -> None:
-    """Predict the tracks of a store's experiments and write one bigWig for each.
+def check_model(model: Loaded, inputs: Inputs, track: str) -> None:
+    """Check that a model can do what is asked, before anything is read.
 
     Raises
     ------
     ModelError
-        The model does not know an assay, never learned the output, or was trained under another counting rule.
+        It does not know an assay, never learned the output, or was trained under another counting rule.
     """
-    _check(model, store, outputs, plan.track)
+    card = model.card
+    if card.counting != inputs.rule:
+        raise ModelError(
+            f"{model.path}: trained on counts by {card.counting}, but {inputs.store} holds counts by {inputs.rule}; "
+            "rebuild the store or use another model"
+        )
+    for _, assay in inputs.targets:
+        if assay not in card.assays:
+            raise ModelError(f"{model.path}: does not know {assay}, only {', '.join(card.assays)}; use another model")
+        if track not in card.assays[assay].outputs:
+            outputs = ", ".join(card.assays[assay].outputs)
+            raise ModelError(f"{model.path}: never learned {track} of {assay}, only {outputs}; use another --track")
+
+
+def write_tracks(model: Loaded, store: Store, outputs: Mapping[Target, Path], plan: TrackPlan) -> None:
+    """Predict the tracks of a store's experiments and write one bigWig for each."""
+    console.log(f"model {model.path.name}, on {plan.device}")
     biosamples = sorted({biosample for biosample, _ in outputs})
-    spans = {biosample: _regions(store, biosample, plan.regions) for biosample in biosamples}
-    core = model.config.core_bins
-    resolution = store.rule.resolution
-    n_windows = sum(-(-_bins(span, resolution) // core) for span_list in spans.values() for span in span_list)
+    spans = {biosample: plan.regions or _measured(store, biosample) for biosample in biosamples}
+    core, resolution = model.config.core_bins, store.rule.resolution
+    n_windows = sum(-(-_bins(region, resolution) // core) for regions in spans.values() for region in regions)
     with ExitStack() as stack:
         fasta = _open_sequence(model, store, plan.reference, stack)
         temporary = {target: stack.enter_context(replacing(path)) for target, path in outputs.items()}
@@ -78,44 +93,13 @@ def write_tracks(model: Loaded, store: Store, outputs: Mapping[Target, Path], pl
                 _write_biosample(model, store, biosample, assays, spans[biosample], fasta, plan, advance)
 
 
-def _check(model: Loaded, store: Store, targets: Mapping[Target, Path], track: str) -> None:
-    card = model.card
-    if card.counting != store.rule:
-        raise ModelError(
-            f"{model.path}: trained on counts by {card.counting}, but {store.name} holds counts by {store.rule}; "
-            "rebuild the store or use another model"
-        )
-    for _, assay in targets:
-        if assay not in card.assays:
-            raise ModelError(f"{model.path}: does not know {assay}, only {', '.join(card.assays)}; use another model")
-        if track not in card.assays[assay].outputs:
-            outputs = ", ".join(card.assays[assay].outputs)
-            raise ModelError(f"{model.path}: never learned {track} of {assay}, only {outputs}; use another --track")
-
-
-def _regions(store: Store, biosample: str, texts: Sequence[str]) -> list[Region]:
-    """Return the regions to predict in genome order: those asked for, else every chromosome with a read."""
-    resolution = store.rule.resolution
-    if not texts:
-        present = store.chroms_with_reads(biosample)
-        absent = [chrom for chrom in store.chromsizes if chrom not in present]
-        if absent:
-            console.log(f"{biosample}: no read on {shorten(absent)}: left out")
-        return [Region(chrom, 0, store.chromsizes[chrom]) for chrom in present]
-    order = list(store.chromsizes)
-    found = sorted(
-        (parse_region(text, store.chromsizes) for text in texts), key=lambda r: (order.index(r.chrom), r.start)
-    )
-    aligned = [
-        Region(
-            chrom, start // resolution * resolution, min(-(-end // resolution) * resolution, store.chromsizes[chrom])
-        )
-        for chrom, start, end in found
-    ]
-    for one, other in pairwise(aligned):
-        if one.chrom == other.chrom and other.start < one.end:
-            raise GenomeError(f"regions {one.chrom}:{one.start + 1}-{one.end} and the next overlap; join them")
-    return aligned
+def _measured(store: Store, biosample: str) -> list[Region]:
+    """Return every chromosome on which a biosample has reads."""
+    present = store.chroms_with_reads(biosample)
+    absent = [chrom for chrom in store.chromsizes if chrom not in present]
+    if absent:
+        console.log(f"{biosample}: no read on {shorten(absent)}: left out")
+    return [Region(chrom, 0, store.chromsizes[chrom]) for chrom in present]
 
 
 def _bins(region: Region, resolution: int) -> int:

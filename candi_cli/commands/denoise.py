@@ -1,6 +1,7 @@
 """`candi denoise`: reads into denoised tracks."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -8,10 +9,17 @@ from candi_cli.commands import _options as options
 from candi_cli.commands import command_line
 from candi_cli.commands._console import console
 from candi_cli.commands._output import check_writable
-from candi_cli.covariates import Covariates, parse_request
-from candi_cli.errors import RequestError
+
+if TYPE_CHECKING:
+    from candi_cli.covariates import Covariates
 
 TRACKS = ("counts", "signal", "peaks")
+
+
+def _parse_request(text: str) -> "Covariates":
+    from candi_cli.covariates import parse_request
+
+    return parse_request(text)
 
 
 @click.command("denoise")
@@ -26,7 +34,7 @@ TRACKS = ("counts", "signal", "peaks")
     help="Expected reads per bin, -log10 p, or peak probability.",
 )  # fmt: skip
 @click.option(
-    "--as", "asked", type=options.Parsed("COVARIATES", parse_request), default=None,
+    "--as", "asked", type=options.Parsed("COVARIATES", _parse_request), default=None,
     help="Covariates of the output: depth=50M,read_length=100,run_type=paired-ended,platform=...",
 )  # fmt: skip
 @options.regions
@@ -41,7 +49,7 @@ def command(
     output: Path,
     model: Path | None,
     track: str,
-    asked: Covariates | None,
+    asked: "Covariates | None",
     regions: tuple[str, ...],
     reference: Path | None,
     batch_size: int,
@@ -53,22 +61,22 @@ def command(
     Writes one bigWig for each READS file. The ChIP control that the sample sheet names for a biosample is read too.
     Chromosomes without a read are left out unless -r asks for them.
     """
-    from candi_cli.commands._experiments import open_inputs
-    from candi_cli.commands._tracks import TrackPlan, default_model, plan_outputs, write_tracks
-
-    path = model or default_model()
-    if not output.is_dir():
-        check_writable(output)
+    from candi_cli.commands._experiments import find_inputs, open_store
+    from candi_cli.commands._tracks import TrackPlan, check_model, default_model, plan_outputs, write_tracks
+    from candi_cli.covariates import Covariates
+    from candi_cli.genome import parse_regions
     from candi_cli.model import load
     from candi_cli.model.device import choose
 
-    where, loaded = choose(device), load(path)
-    console.log(f"model {path.name}, on {where}")
-    with open_inputs(reads, sheet, rule=loaded.card.counting, reference=reference, command=command_line()) as inputs:
-        if not inputs.targets:
-            raise RequestError("nothing to denoise: only controls were given; give the reads of an assay")
-        plan = TrackPlan(track, asked or Covariates(), regions, reference, batch_size, threads, where)
-        outputs = plan_outputs(output, inputs.targets)
-        write_tracks(loaded, inputs.store, outputs, plan)
+    if not output.is_dir():
+        check_writable(output)
+    loaded, where = load(model or default_model()), choose(device)
+    inputs = find_inputs(reads, sheet, rule=loaded.card.counting, reference=reference)
+    check_model(loaded, inputs, track)
+    outputs = plan_outputs(output, inputs.targets)
+    asked_regions = parse_regions(regions, inputs.chromsizes, inputs.rule.resolution)
+    plan = TrackPlan(track, asked or Covariates(), asked_regions, reference, batch_size, threads, where)
+    with open_store(inputs, reference=reference, command=command_line()) as store:
+        write_tracks(loaded, store, outputs, plan)
     for written in outputs.values():
         console.log(f"wrote {written}")

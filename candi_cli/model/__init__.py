@@ -1,18 +1,19 @@
 """The door to the model families: build, load and save networks. Only below here is torch imported."""
 
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
-import loguru
+if find_spec("loguru"):  # x-transformers 2 writes to stderr through it while a network is built
+    import_module("loguru").logger.disable("x_transformers")
 
-loguru.logger.disable("x_transformers")  # it writes to stderr while a network is built
+from torch import nn
 
-from torch import nn  # noqa: E402
-
-from candi_cli.errors import ModelError  # noqa: E402
-from candi_cli.model import candi, checkpoint  # noqa: E402
-from candi_cli.model.checkpoint import AssayCard, ModelCard  # noqa: E402
+from candi_cli.errors import ModelError
+from candi_cli.model import candi, checkpoint
+from candi_cli.model.checkpoint import AssayCard, ModelCard
 
 FAMILIES: dict[str, ModuleType] = {"candi": candi}
 

@@ -22,7 +22,7 @@ from scipy.ndimage import gaussian_filter1d
 from scipy.optimize import minimize_scalar
 from scipy.stats import nbinom, poisson
 
-from candi_cli.commands._experiments import open_inputs
+from candi_cli.commands._experiments import find_inputs, open_store
 from candi_cli.commands._tracks import default_model, prediction_dataset
 from candi_cli.counting import CountingRule
 from candi_cli.covariates import Covariates
@@ -123,8 +123,9 @@ def denoised(model: Loaded, folder: Path, mark: str, depth: float, span: tuple[i
     sheet = Path(f"{mark}.sheet.tsv")
     sheet.write_text(f"biosample\tassay\tfile\tcontrol\nK562\t{mark}\t{bam}\t{control}\n")
     try:
-        with open_inputs([bam], sheet, rule=model.card.counting, reference=None, command="benchmark") as inputs:
-            dataset = prediction_dataset(model, inputs.store, "K562", Covariates(depth=depth), None)
+        inputs = find_inputs([bam], sheet, rule=model.card.counting, reference=None)
+        with open_store(inputs, reference=None, command="benchmark") as store:
+            dataset = prediction_dataset(model, store, "K562", Covariates(depth=depth), None)
             config, assay = model.config, model.config.assays.index(mark)
 
             def select(output):  # type: ignore[no-untyped-def]
@@ -142,7 +143,7 @@ def denoised(model: Loaded, folder: Path, mark: str, depth: float, span: tuple[i
             )
             pieces = predict(
                 model.network, dataset, windows, select,
-                chromsizes=inputs.store.chromsizes, resolution=RESOLUTION,
+                chromsizes=store.chromsizes, resolution=RESOLUTION,
                 device=choose("cpu"), batch_size=16, threads=2,
             )  # fmt: skip
             values = np.concatenate([piece for _, piece in pieces]).astype(np.float64)

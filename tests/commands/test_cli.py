@@ -1,0 +1,115 @@
+"""The command line as a whole: help, versions, exit codes, signals, and what it costs to start."""
+
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from candi_cli import __version__
+from candi_cli.commands import COMMANDS
+
+TEST_DATA = Path(__file__).parents[2] / "test_data"
+CANDI = [sys.executable, "-m", "candi_cli"]
+
+
+def test_version_is_one_line_on_stdout(candi):
+    ran = candi("--version")
+    assert (ran.code, ran.out, ran.err) == (0, f"candi {__version__}\n", "")
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_explains_each_of_its_options(candi, name):
+    ran = candi(name, "--help")
+    assert ran.code == 0
+    options = re.findall(r"^  (-.*)$", ran.out, flags=re.MULTILINE)
+    assert len(options) > 5
+    assert ran.err == ""
+
+
+def test_no_command_prints_the_usage_on_stderr_and_exits_2(candi):
+    ran = candi()
+    assert ran.code == 2
+    assert ran.out == ""
+    assert "Usage: candi" in ran.err
+
+
+@pytest.mark.parametrize(
+    "arguments", [("nonsense",), ("bin", "--nonsense"), ("bin",), ("denoise", "--batch-size", "0"), ("train",)], ids=str
+)
+def test_wrong_usage_is_one_line_and_exits_2(candi, arguments):
+    ran = candi(*arguments)
+    assert ran.code == 2
+    assert ran.out == ""
+    assert len(ran.errors) == 1
+    assert "--help" in ran.errors[0]
+
+
+def test_help_neither_imports_heavy_libraries_nor_takes_long():
+    command = [sys.executable, "-X", "importtime", "-m", "candi_cli", "--help"]
+    ran = subprocess.run(command, capture_output=True, text=True, check=True)
+    imported = {line.split("|")[-1].strip() for line in ran.stderr.splitlines() if "|" in line}
+    roots = {name.split(".")[0] for name in imported}
+    assert not roots & {"torch", "scipy", "matplotlib", "h5py", "pysam", "pyBigWig", "x_transformers", "rich"}
+    best = min(_seconds([*CANDI, "--help"]) for _ in range(5))
+    assert best < 0.3
+
+
+def _seconds(command: list[str]) -> float:
+    started = time.perf_counter()
+    subprocess.run(command, capture_output=True, check=True)
+    return time.perf_counter() - started
+
+
+@pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interrupted_training_leaves_nothing_behind(store_path, tmp_path, sent, code):
+    output = tmp_path / "model.safetensors"
+    options = ["--preset", "tiny", "--steps", "100000", "-o", str(output)]
+    with subprocess.Popen([*CANDI, "train", str(store_path), *options], stderr=subprocess.PIPE, text=True) as process:
+        assert "parameters" in process.stderr.readline()
+        time.sleep(0.5)
+        process.send_signal(sent)
+        process.communicate(timeout=60)
+    assert process.returncode == code
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_interrupted_binning_leaves_nothing_behind(tmp_path):
+    fifo_like = tmp_path / "store.h5"
+    command = [*CANDI, "bin", "--covariates", str(TEST_DATA / "meta.tsv"), "-o", str(fifo_like), "--folds", "64"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        assert "records counted" in process.stderr.readline()
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_unknown_device_is_an_error_never_a_fallback(candi, store_path, tmp_path):
+    import torch
+
+    if torch.cuda.is_available():
+        pytest.skip("there is a CUDA device")
+    ran = candi("train", store_path, "-o", tmp_path / "m.safetensors", "--device", "cuda", "--quiet")
+    assert ran.code == 2
+    assert ran.errors == ["candi train: --device cuda: no CUDA device here; use --device cpu or auto"]
+
+
+def test_quiet_tells_nothing_and_verbose_tells_more(candi, tmp_path):
+    sheet = TEST_DATA / "meta_one.tsv"
+    told = {
+        option: len(candi("bin", "--covariates", sheet, "-o", tmp_path / "s.h5", option).errors)
+        for option in ("--quiet", "--verbose", "--debug")
+    }
+    assert told["--quiet"] == 0
+    assert told["--verbose"] > told["--debug"] > 0
+
+
+def test_debug_shows_the_traceback_and_still_the_line(candi, tmp_path):
+    ran = candi("bin", "--covariates", "absent.tsv", "-o", tmp_path / "s.h5", "--debug")
+    assert ran.code == 1
+    assert "Traceback" in ran.err
+    assert ran.errors[-1].startswith("candi bin: absent.tsv: ")

@@ -1,0 +1,75 @@
+"""What several tests share: the small test data, a store, a small trained model, and a way to run the command."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+
+from candi_cli.commands import main
+
+ROOT = Path(__file__).parents[1]
+TEST_DATA = ROOT / "test_data"
+REAL_DATA = ROOT.parent / "shared" / "data"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip what needs real data or a GPU only where there is none."""
+    for item in items:
+        if item.get_closest_marker("real_data") and not REAL_DATA.is_dir():
+            item.add_marker(pytest.mark.skip(reason="the real data are not here"))
+        if item.get_closest_marker("gpu"):
+            import torch
+
+            if not torch.cuda.is_available():
+                item.add_marker(pytest.mark.skip(reason="no GPU here"))
+
+
+class Ran(NamedTuple):
+    """How a command ended."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def errors(self) -> list[str]:
+        """The lines on stderr that are not progress or warnings."""
+        return self.err.splitlines()
+
+
+@pytest.fixture
+def candi(capsys: pytest.CaptureFixture[str]) -> Callable[..., Ran]:
+    """Run the command line in this process."""
+
+    def run(*arguments: object) -> Ran:
+        capsys.readouterr()
+        code = main([str(argument) for argument in arguments])
+        captured = capsys.readouterr()
+        return Ran(code, captured.out, captured.err)
+
+    return run
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    return np.random.default_rng(20_250_101)
+
+
+@pytest.fixture(scope="session")
+def store_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store of all of the test data."""
+    path = tmp_path_factory.mktemp("store") / "sim.h5"
+    assert main(["bin", "--covariates", str(TEST_DATA / "meta.tsv"), "-o", str(path), "--quiet"]) == 0
+    return path
+
+
+@pytest.fixture(scope="session")
+def model_path(store_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny model, trained for a few steps, that reads DNA."""
+    path = tmp_path_factory.mktemp("model") / "tiny.safetensors"
+    options = ["--preset", "tiny", "--steps", "30", "--batch-size", "4", "--test-chrom", "chr2", "--quiet"]
+    fasta = str(TEST_DATA / "genome.fa.gz")
+    assert main(["train", str(store_path), "-o", str(path), "-T", fasta, *options]) == 0
+    return path

@@ -1,0 +1,173 @@
+"""The network's shapes, and the invariances that predictions rest on."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from candi_cli.covariates import PLATFORMS, Covariates, encode
+from candi_cli.model.candi.network import MASKED, MISSING, NO_SEQUENCE, OBSERVED, CandiBatch, Config, Network, preset
+
+ASSAYS = ("H3K27me3", "H3K36me3", "H3K4me3")
+COVARIATES = Covariates(depth=20e6, read_length=50, run_type="paired-ended", platform=PLATFORMS[5], span_bp=3e9)
+
+
+def network(name="tiny", *, reads_sequence=False, seed=0, **changes):
+    torch.manual_seed(seed)
+    config = preset(name, ASSAYS, resolution=25, reads_sequence=reads_sequence)
+    return Network(replace(config, **changes)).eval()
+
+
+def batch(config: Config, n=2, *, requested=COVARIATES, own=COVARIATES, seed=1) -> CandiBatch:
+    generator = torch.Generator().manual_seed(seed)
+    length, lanes = config.context_bins, len(config.assays) + 1
+    rates = torch.rand((n, length, lanes), generator=generator) * 3
+    sequence = torch.randint(0, 5, (n, length * config.resolution), generator=generator).byte()
+    return CandiBatch(
+        torch.poisson(rates, generator=generator),
+        torch.full((n, length, lanes), OBSERVED, dtype=torch.uint8),
+        torch.from_numpy(encode([own] * lanes)).expand(n, -1, -1),
+        torch.from_numpy(encode([requested] * (lanes - 1))).expand(n, -1, -1),
+        sequence if config.reads_sequence else None,
+    )
+
+
+def hide(inputs: CandiBatch, lane: int, state: int) -> CandiBatch:
+    counts, availability = inputs.counts.clone(), inputs.availability.clone()
+    counts[..., lane] = 0
+    availability[..., lane] = state
+    return inputs._replace(counts=counts, availability=availability)
+
+
+@torch.inference_mode()
+def predict(model, inputs):
+    return model(inputs)
+
+
+def differ(one, other) -> bool:
+    return all((a - b).abs().max() > 1e-5 for a, b in zip(one, other, strict=True))
+
+
+@pytest.mark.parametrize("name", ["paper", "base", "tiny"])
+@pytest.mark.parametrize("reads_sequence", [True, False])
+def test_every_preset_gives_five_finite_parameters_for_each_bin_and_assay(name, reads_sequence):
+    model = network(name, reads_sequence=reads_sequence)
+    output = predict(model, batch(model.config, 1))
+    for parameter in output:
+        assert parameter.shape == (1, model.config.context_bins, len(ASSAYS))
+        assert parameter.dtype == torch.float32
+        assert parameter.isfinite().all()
+    assert (output.signal_mean >= 0).all()
+    assert (output.signal_sd > 0).all()
+
+
+def test_the_paper_preset_has_the_sizes_of_the_paper():
+    assays = tuple(f"assay{i}" for i in range(35))
+    config = preset("paper", assays, resolution=25, reads_sequence=True)
+    with torch.device("meta"):
+        model = Network(config)
+    assert config.context_bins == 1200
+    assert (config.d_model, config.n_sab, config.n_head) == (972, 4, 9)
+    assert 42e6 < sum(parameter.numel() for parameter in model.parameters()) < 44e6
+
+
+def test_the_latent_has_one_vector_for_each_200_bp():
+    model = network("base", reads_sequence=True)
+    with torch.inference_mode():
+        latent = model.encode(batch(model.config, 1)).latent
+    assert latent.shape == (1, 150, model.config.d_model)
+
+
+def test_masked_missing_and_zero_give_different_latents():
+    model = network()
+    observed = batch(model.config)
+    zero = observed._replace(counts=observed.counts.clone())
+    zero.counts[..., 0] = 0
+    with torch.inference_mode():
+        latents = [model.encode(x).latent for x in (zero, hide(observed, 0, MISSING), hide(observed, 0, MASKED))]
+    for i, one in enumerate(latents):
+        for other in latents[:i]:
+            assert (one - other).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("kernels", [(), (0.0, 4.0)])
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"depth": 80e6}, {"read_length": 100}, {"run_type": "single-ended"}, {"platform": PLATFORMS[9]},
+        {"depth": None}, {"read_length": None}, {"run_type": None}, {"platform": None},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_each_requested_covariate_reaches_every_output(changed, kernels):
+    model = network(kernels=kernels, depth_range=(20.0, 30.0))
+    one = predict(model, batch(model.config))
+    other = predict(model, batch(model.config, requested=replace(COVARIATES, **changed)))
+    assert differ(one, other)
+
+
+def test_each_input_covariate_reaches_every_output():
+    model = network()
+    for changed in ({"depth": 5e6}, {"read_length": 36}, {"run_type": "single-ended"}, {"platform": PLATFORMS[9]}):
+        one, other = (
+            predict(model, batch(model.config, own=own)) for own in (COVARIATES, replace(COVARIATES, **changed))
+        )
+        assert differ(one, other), changed
+
+
+def test_with_the_offset_twice_the_requested_depth_outside_of_training_is_twice_the_counts():
+    # beyond depth_range the embedding stands still, so only the offset is left
+    model = network(depth_range=(20.0, 21.0))
+    one, other = (
+        predict(model, batch(model.config, requested=replace(COVARIATES, depth=depth))) for depth in (50e6, 100e6)
+    )
+    ratio = (other.count_log_mean - one.count_log_mean).exp()
+    torch.testing.assert_close(ratio, torch.full_like(ratio, 2.0), rtol=1e-4, atol=1e-4)
+
+
+def test_a_prediction_does_not_depend_on_its_neighbours_in_the_batch():
+    model = network("tiny", reads_sequence=True)
+    inputs = batch(model.config, 3)
+    together = predict(model, inputs)
+    alone = predict(model, CandiBatch(*(part[1:2] for part in inputs)))
+    for a, b in zip(together, alone, strict=True):
+        torch.testing.assert_close(a[1:2], b, rtol=1e-4, atol=1e-4)
+
+
+def test_a_window_without_sequence_is_the_same_beside_one_with_sequence():
+    model = network(reads_sequence=True)
+    inputs = batch(model.config)
+    mixed = inputs.sequence.clone()
+    mixed[0] = NO_SEQUENCE
+    beside = predict(model, inputs._replace(sequence=mixed))
+    without = predict(model, inputs._replace(sequence=None))
+    for a, b in zip(beside, without, strict=True):
+        torch.testing.assert_close(a[0], b[0], rtol=1e-4, atol=1e-4)
+    assert differ([a[1] for a in beside], [b[1] for b in without])
+
+
+def test_hidden_counts_cannot_be_seen():
+    model = network()
+    inputs = hide(batch(model.config), 1, MASKED)
+    leaky = inputs._replace(counts=inputs.counts.clone())
+    leaky.counts[..., 1] = 100
+    for a, b in zip(predict(model, inputs), predict(model, leaky), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_counts_in_the_millions_stay_finite():
+    model = network()
+    inputs = batch(model.config)
+    output = predict(model, inputs._replace(counts=inputs.counts * 4e6))
+    assert all(parameter.isfinite().all() for parameter in output)
+
+
+def test_a_constant_track_is_its_own_smoothing_across_hidden_bins():
+    model = network(kernels=(0.0, 2.0, 8.0))
+    counts = torch.full((1, 240, 3), 7.0)
+    observed = torch.ones((1, 240, 3), dtype=torch.bool)
+    observed[:, 100:110] = False
+    log_rate, known = model.own_counts(counts, observed, torch.full((1, 3), 23.0))
+    torch.testing.assert_close(log_rate[known].exp(), torch.full_like(log_rate[known], 7.0), rtol=1e-3, atol=1e-3)
+    assert not known[:, 0, 100:110].any()
+    assert known[:, 2].all()
