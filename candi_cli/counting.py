@@ -25,6 +25,7 @@ class CountingRule:
     excl_flags : reads with any of these SAM flags are dropped (0xF04: unmapped, secondary, QC fail, duplicate,
         supplementary, as in ENCODE's filtered BAMs)
     shift : bp added to the 5' end of forward and of reverse reads (`five-prime` only)
+    keep_duplicates : count every read; else, of reads that agree in position, strand and mate, only the first
     """
 
     rule: str = OVERLAP
@@ -32,6 +33,7 @@ class CountingRule:
     min_mapq: int = 30
     excl_flags: int = 0xF04
     shift: tuple[int, int] = (0, 0)
+    keep_duplicates: bool = True
 
     def to_json(self) -> dict[str, Any]:
         """Return the rule as plain JSON values."""
@@ -45,7 +47,8 @@ class CountingRule:
     def __str__(self) -> str:
         shift = f" shifted by {self.shift[0]:+d},{self.shift[1]:+d}" if any(self.shift) else ""
         filters = f"MAPQ >= {self.min_mapq}, without flags 0x{self.excl_flags:X}"
-        return f"{self.rule}{shift} at {self.resolution} bp, {filters}"
+        duplicates = "" if self.keep_duplicates else ", one read a position"
+        return f"{self.rule}{shift} at {self.resolution} bp, {filters}{duplicates}"
 
 
 def parse_flags(text: str) -> int:

@@ -104,6 +104,8 @@ def _report(experiment: Experiment, summary: ReadsSummary | None, covariates: Co
         f" over {summary.covered_bp / 1e6:,.1f} Mb ({covariates.run_type or 'run type unknown'},"
         f" {covariates.read_length or 0:.0f} bp, {covariates.platform or 'platform unknown'})"
     )
+    if summary.duplicates:
+        console.log(f"{experiment.name}: {summary.duplicates:,} reads at the position of another were left out")
     if summary.mapq_unknown:
         console.warn(f"{experiment.file}: {summary.mapq_unknown:,} reads have no MAPQ (255) and were counted")
     if summary.skipped_contigs:

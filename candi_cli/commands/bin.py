@@ -22,6 +22,10 @@ from candi_cli.errors import RequestError
     "--shift", type=options.Parsed("PLUS,MINUS", parse_shift), help="Move 5' ends (five-prime only; 4,-5 for Tn5)."
 )
 @click.option(
+    "--keep-dup", type=click.Choice(["all", "1"]), default="all", show_default=True,
+    help="Of reads at one position, strand and mate: all, or one (for BAMs whose duplicates are not flagged).",
+)  # fmt: skip
+@click.option(
     "--folds", "n_folds", type=click.IntRange(0, 64), default=8, show_default=True,
     help="Parts that reads are split into, for training on independent thinnings; 0 for none.",
 )  # fmt: skip
@@ -39,6 +43,7 @@ def command(
     resolution: int,
     count: str,
     shift: tuple[int, int] | None,
+    keep_dup: str,
     n_folds: int,
     genome: Path | None,
     reference: Path | None,
@@ -58,7 +63,7 @@ def command(
     if n_folds == 1:
         raise RequestError("--folds 1: one part leaves no independent target; use 0 or at least 2")
     check_writable(output)
-    rule = CountingRule(count, resolution, min_mapq, excl_flags, shift or (0, 0))
+    rule = CountingRule(count, resolution, min_mapq, excl_flags, shift or (0, 0), keep_dup == "all")
     experiments = choose_experiments(sheet, reads)
     chromsizes = read_genome(experiments, rule, genome=genome, reference=reference)
     with (

@@ -14,6 +14,19 @@ from candi_cli.errors import RequestError
 if TYPE_CHECKING:
     from candi_cli.model.training import Progress
 
+
+def _parse_weights(text: str) -> dict[str, float]:
+    weights: dict[str, float] = {}
+    for part in text.split(","):
+        name, equals, value = part.partition("=")
+        if not equals or name not in ("count", "signal", "peak", "observed", "imputed") or name in weights:
+            raise ValueError(f"{part!r} is not NAME=WEIGHT of count, signal, peak, observed, imputed, each once")
+        weights[name] = float(value)
+        if not 0 <= weights[name] < float("inf"):
+            raise ValueError(f"{part!r} is not a weight of at least 0")
+    return weights
+
+
 PROBABILITY = click.FloatRange(0, 1)
 SCORED_BATCHES = 8
 
@@ -31,9 +44,9 @@ SCORED_BATCHES = 8
     help="Size of the network.",
 )
 @options.regions
-@click.option("--valid-region", "valid_regions", multiple=True, metavar="REGION", help="Held out, scored; repeatable.")
-@click.option("--test-chrom", "test_chroms", multiple=True, metavar="CHROM", help="Never used; repeatable.")
-@click.option("--blacklist", type=options.PATH, metavar="BED", help="Regions that no window may touch.")
+@click.option("--valid-region", "valid_regions", multiple=True, metavar="REGION", help="Region that is scored, not trained on; repeatable.")
+@click.option("--test-chrom", "test_chroms", multiple=True, metavar="CHROM", help="Chromosome that is not touched; repeatable.")
+@click.option("--blacklist", type=options.PATH, metavar="BED", help="Regions that no training window may touch.")
 @options.reference
 @click.option("--steps", type=click.IntRange(1), default=20_000, show_default=True, help="Optimiser steps.")
 @options.batch_size(16)
@@ -41,17 +54,17 @@ SCORED_BATCHES = 8
     "--optimizer", type=click.Choice(["adamw", "adamax"]), default="adamw", show_default=True, help="Optimiser."
 )
 @click.option(
-    "--learning-rate", type=click.FloatRange(0, min_open=True), default=1e-3, show_default=True, help="Highest."
+    "--learning-rate", type=click.FloatRange(0, min_open=True), default=1e-3, show_default=True, help="Highest learning rate, after the warm-up."
 )
 @click.option(
-    "--mask-assays", type=PROBABILITY, default=0.5, show_default=True, help="P(hide whole assays) of a window."
+    "--mask-assays", type=PROBABILITY, default=0.5, show_default=True, help="Probability that whole assays of a window are hidden."
 )
-@click.option("--mask-loci", type=PROBABILITY, default=0.5, show_default=True, help="P(hide 1 kb chunks) of a window.")
-@click.option("--thin", type=PROBABILITY, default=0.9, show_default=True, help="P(thin the reads) of a window.")
-@click.option("--drop-sequence", type=PROBABILITY, default=0.5, show_default=True, help="P(hide the DNA) of a window.")
+@click.option("--mask-loci", type=PROBABILITY, default=0.5, show_default=True, help="Probability that 1 kb stretches of a window are hidden.")
+@click.option("--thin", type=PROBABILITY, default=0.9, show_default=True, help="Probability that the reads of a window are thinned.")
+@click.option("--drop-sequence", type=PROBABILITY, default=0.5, show_default=True, help="Probability that the DNA of a window is hidden.")
 @click.option(
-    "--observed-weight", type=click.FloatRange(0), default=0.25, show_default=True,
-    help="Loss weight of what was seen, against 1 for what was hidden.",
+    "--loss-weights", type=options.Parsed("WEIGHTS", _parse_weights), default="count=0.5", show_default=True,
+    help="Weights of the loss: count=0.5,signal=1,peak=0.1,observed=0.25,imputed=1, or some of these.",
 )  # fmt: skip
 @options.seed
 @options.threads
@@ -74,7 +87,7 @@ def command(
     mask_loci: float,
     thin: float,
     drop_sequence: float,
-    observed_weight: float,
+    loss_weights: dict[str, float],
     seed: int,
     threads: int,
     device: str,
@@ -109,7 +122,7 @@ def command(
         torch.manual_seed(seed)
         where = choose(device)
         corruption = Corruption(mask_assays=mask_assays, mask_loci=mask_loci, thin=thin, drop_sequence=drop_sequence)
-        weights = LossWeights(observed=observed_weight)
+        weights = LossWeights(**loss_weights)
         training, held_out = (
             TrainingDataset(
                 cohort.config,

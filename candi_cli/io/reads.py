@@ -19,6 +19,7 @@ BLOCK_BP = 100_000  # a block of the genome is covered when a read starts in it
 _CHUNK = 500_000  # reads held as Python objects before they are binned
 _LENGTHS_SAMPLED = 100_000
 _UNMAPPED, _PAIRED, _PROPER, _REVERSE = 0x4, 0x1, 0x2, 0x10
+_SAME_KIND = 0x1 | 0x10 | 0x40 | 0x80  # reads that differ in these are no duplicates: paired, strand, first, second
 
 pysam.set_verbosity(0)  # htslib's own lines on stderr would come before ours
 
@@ -47,6 +48,7 @@ class ReadsSummary:
 
     depth: int = 0
     seen: int = 0
+    duplicates: int = 0
     mapq_unknown: int = 0
     paired: int = 0
     fold_depths: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
@@ -141,6 +143,7 @@ class ReadCounter:
         bins: _ChromBins | None = None
         chunk: list[tuple[int, int, int, int, int]] = []
         tid, last_start, lengths_seen = -1, -1, 0
+        here, seen_here = -1, set[tuple[int, int, int, int]]()
         for read in alignment:
             summary.seen += 1
             read_tid = read.reference_id
@@ -154,6 +157,7 @@ class ReadCounter:
                     bins.add(chunk)
                     chunk = []
                     yield self._finish(bins)
+                here = -1
                 tid, bins = read_tid, self._begin(alignment.get_reference_name(read_tid))
             elif start < last_start:
                 raise ReadsError(self._unsorted(read))
@@ -165,6 +169,16 @@ class ReadCounter:
                 continue
             if bins is None:  # a contig that the genome does not have
                 continue
+            end = read.reference_end or start + 1
+            mate_start, template = read.next_reference_start, read.template_length
+            if not rule.keep_duplicates:
+                if start != here:
+                    here, seen_here = start, set()
+                kind = (end, flag & _SAME_KIND, mate_start, template)
+                if kind in seen_here:
+                    summary.duplicates += 1
+                    continue
+                seen_here.add(kind)
             if mapq == UNKNOWN_MAPQ:
                 summary.mapq_unknown += 1
             if lengths_seen < _LENGTHS_SAMPLED:
@@ -173,9 +187,7 @@ class ReadCounter:
                 length = read.query_length or read.infer_query_length()
                 if length:
                     summary.read_lengths[length] += 1
-            chunk.append(
-                (start, read.reference_end or start + 1, flag, read.next_reference_start, read.template_length)
-            )
+            chunk.append((start, end, flag, mate_start, template))
             if len(chunk) == _CHUNK:
                 bins.add(chunk)
                 chunk = []
