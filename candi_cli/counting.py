@@ -44,6 +44,13 @@ class CountingRule:
         """Rebuild a rule from `to_json`."""
         return cls(**{**values, "shift": tuple(values["shift"])})
 
+    def options(self) -> str:
+        """Return the options of `candi bin` that count by this rule."""
+        shift = f" --shift={self.shift[0]},{self.shift[1]}" if any(self.shift) else ""
+        duplicates = "" if self.keep_duplicates else " --keep-dup 1"
+        filters = f"-q {self.min_mapq} -F 0x{self.excl_flags:X}"
+        return f"--count {self.rule} --resolution {self.resolution} {filters}{shift}{duplicates}"
+
     def __str__(self) -> str:
         shift = f" shifted by {self.shift[0]:+d},{self.shift[1]:+d}" if any(self.shift) else ""
         filters = f"MAPQ >= {self.min_mapq}, without flags 0x{self.excl_flags:X}"

@@ -89,7 +89,10 @@ class Covariates:
 
 @dataclass(frozen=True)
 class Experiment:
-    """One row of the sheet: an assay of a biosample, where its files are, and its covariates."""
+    """One row of the sheet: an assay of a biosample, where its files are, and its covariates.
+
+    `remark` is something about the row that a user should be told.
+    """
 
     biosample: str
     assay: str
@@ -97,6 +100,7 @@ class Experiment:
     signal: Path | None = None
     peaks: Path | None = None
     covariates: Covariates = Covariates()
+    remark: str | None = None
 
     @property
     def is_control(self) -> bool:
@@ -268,7 +272,10 @@ def _parse_row(cells: dict[str, str], folder: Path, where: str) -> tuple[list[Ex
     assay = CONTROL if known["assay"].lower() in _CONTROL_NAMES else known["assay"]
     files = {name: _locate(known[name], folder) for name in ("file", "signal", "peaks") if name in known}
     covariates = Covariates(**values)  # type: ignore[arg-type]
-    experiments = [Experiment(known["biosample"], assay, covariates=covariates, **files)]
+    remark = None
+    if "platform" in known and covariates.platform is None:
+        remark = f"{where}: platform: {known['platform']!r} is not in the vocabulary; taken as not known"
+    experiments = [Experiment(known["biosample"], assay, covariates=covariates, remark=remark, **files)]
     if "control" in known:
         if assay == CONTROL:
             return [], [f"{where}: control: a control has no control; write NA"]
@@ -277,8 +284,11 @@ def _parse_row(cells: dict[str, str], folder: Path, where: str) -> tuple[list[Ex
 
 
 def _locate(name: str, folder: Path) -> Path:
-    path = Path(name).expanduser()
-    return path if path.is_absolute() or path.exists() or not (folder / path).exists() else folder / path
+    try:
+        path = Path(name).expanduser()
+        return path if path.is_absolute() or path.exists() or not (folder / path).exists() else folder / path
+    except (OSError, RuntimeError, ValueError):  # no such home folder, a name too long: told when it is opened
+        return Path(name)
 
 
 def match_reads(experiments: Sequence[Experiment], reads: Sequence[Path], *, sheet: Path) -> list[Experiment]:

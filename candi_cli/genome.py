@@ -10,7 +10,8 @@ from candi_cli.errors import GenomeError
 
 Chromsizes = dict[str, int]
 
-_SPAN = re.compile(r"^(?P<chrom>.+):(?P<start>[\d,]+)(?:-(?P<end>[\d,]+))?$")
+_SPAN = re.compile(r"^(?P<chrom>.+):(?P<start>[0-9][0-9,]*)(?:-(?P<end>[0-9][0-9,]*))?$")
+_LENGTH = re.compile(r"^0*[1-9][0-9]{0,17}$")
 
 
 class Region(NamedTuple):
@@ -24,7 +25,8 @@ class Region(NamedTuple):
 class Window(NamedTuple):
     """What the network sees (`context`) and the part of it that is kept (`core`), in bins of one chromosome.
 
-    A context may overhang the chromosome; a core never does. The cores of consecutive windows abut.
+    A context overhangs its chromosome only when that is shorter; a core never does. The cores of consecutive windows
+    abut.
     """
 
     chrom: str
@@ -58,7 +60,7 @@ def read_chromsizes(path: Path) -> Chromsizes:
         if not line.strip() or line.startswith("#"):
             continue
         fields = line.split("\t") if "\t" in line else line.split()
-        if len(fields) < 2 or not fields[1].isdigit() or int(fields[1]) == 0:
+        if len(fields) < 2 or not _LENGTH.match(fields[1]):
             raise GenomeError(f"{path}:{number}: not a name and a length; write 'chr1<TAB>248956422'")
         if fields[0] in sizes:
             raise GenomeError(f"{path}:{number}: {fields[0]} is listed twice; keep one line")
@@ -102,13 +104,16 @@ def parse_regions(texts: Sequence[str], chromsizes: Mapping[str, int], resolutio
     """
     order = list(chromsizes)
     parsed = sorted((parse_region(text, chromsizes) for text in texts), key=lambda r: (order.index(r.chrom), r.start))
-    regions = [
-        Region(chrom, start // resolution * resolution, min(-(-end // resolution) * resolution, chromsizes[chrom]))
-        for chrom, start, end in parsed
-    ]
-    for one, other in pairwise(regions):
+    for one, other in pairwise(parsed):
         if one.chrom == other.chrom and other.start < one.end:
             raise GenomeError(f"region {one.chrom}:{one.start + 1}-{one.end}: overlaps the next one; join them")
+    regions: list[Region] = []
+    for chrom, start, end in parsed:
+        first, last = start // resolution * resolution, min(-(-end // resolution) * resolution, chromsizes[chrom])
+        if regions and regions[-1].chrom == chrom and first < regions[-1].end:  # they share a bin
+            regions[-1] = Region(chrom, regions[-1].start, last)
+        else:
+            regions.append(Region(chrom, first, last))
     return regions
 
 
@@ -142,18 +147,23 @@ def check_contigs(found: Mapping[str, int], expected: Mapping[str, int], *, sour
     )
 
 
-def tile(chrom: str, start: int, end: int, *, context: int, flank: int) -> Iterator[Window]:
+def tile(chrom: str, start: int, end: int, *, n_bins: int, context: int, flank: int) -> Iterator[Window]:
     """Cut the bins [start, end) of a chromosome into windows whose cores abut in order.
+
+    Cores lie on one grid for the whole chromosome, so that a bin is seen in the same context whatever region it is
+    asked for in. At the ends of a chromosome the context is moved inside; it overhangs only a shorter chromosome.
 
     Parameters
     ----------
     start, end : bins
+    n_bins : of the chromosome
     context : bins the network sees at once
     flank : bins at each side of a context that are predicted but not kept
     """
     core = context - 2 * flank
     if core <= 0:
         raise ValueError(f"a flank of {flank} bins leaves nothing of a context of {context}")
-    for core_start in range(start, end, core):
-        context_start = core_start - flank
-        yield Window(chrom, context_start, context_start + context, core_start, min(core_start + core, end))
+    for grid_start in range(start // core * core, end, core):
+        context_start = max(0, min(grid_start - flank, n_bins - context))
+        core_start, core_end = max(grid_start, start), min(grid_start + core, end)
+        yield Window(chrom, context_start, context_start + context, core_start, core_end)

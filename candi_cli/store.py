@@ -9,6 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple
+from uuid import uuid4
 
 import h5py
 import numpy as np
@@ -54,7 +55,7 @@ class Store:
     ) -> "Store":
         """Make an empty store at `path`, or in memory."""
         if path is None:
-            file = h5py.File("in-memory-store", "w", driver="core", backing_store=False)
+            file = h5py.File(f"in-memory-{uuid4()}", "w", driver="core", backing_store=False)
         else:
             file = h5py.File(path, "w")
         file.attrs.update(
@@ -83,6 +84,8 @@ class Store:
             raise StoreError(f"{path}: no such file; check the path")
         try:
             file = h5py.File(path, "r")
+        except (PermissionError, BlockingIOError) as error:
+            raise StoreError(f"{path}: cannot be opened ({error.strerror}); is another program writing it?") from error
         except OSError as error:
             raise StoreError(f"{path}: not a store, or damaged; rebuild it with 'candi bin'") from error
         if file.attrs.get("format") != FORMAT:
@@ -174,13 +177,15 @@ class Store:
         return found
 
     def chroms_with_reads(self, biosample: str) -> list[str]:
-        """Return the chromosomes on which any experiment of a biosample has data, in genome order."""
-        groups = self._file["biosamples"][biosample].values()
+        """Return the chromosomes on which any experiment of a biosample has reads, in genome order."""
+        assays = self.assays(biosample)
         return [
-            chrom
-            for chrom in self.chromsizes
-            if any(chrom in group[layer] for group in groups for layer in ("counts", "signal") if layer in group)
+            chrom for chrom in self.chromsizes if any(self.has(biosample, assay, "counts", chrom) for assay in assays)
         ]
+
+    def has(self, biosample: str, assay: str, layer: str, chrom: str) -> bool:
+        """Return whether an experiment has a layer on a chromosome."""
+        return f"{layer}/{chrom}" in self._file["biosamples"][biosample][assay]
 
     def read(self, biosample: str, assay: str, layer: str, chrom: str, start: int, end: int) -> NDArray[Any]:
         """Return the bins [start, end) of a layer; bins outside of the chromosome, and chromosomes without data, are 0.
@@ -206,7 +211,10 @@ class Store:
         return values
 
     def covered_blocks(self, biosample: str, chrom: str) -> tuple[NDArray[np.bool_], int]:
-        """Return which blocks of a chromosome hold a read of any experiment, and the block's width in bp."""
+        """Return which blocks of a chromosome hold a read of any experiment, and the block's width in bp.
+
+        A chromosome without any read is one block that is not covered.
+        """
         found = None
         block_bp = 0
         for group in self._file["biosamples"][biosample].values():
@@ -216,7 +224,7 @@ class Store:
                 found = covered if found is None else found | covered
                 block_bp = int(dataset.attrs["block_bp"])
         if found is None:
-            return np.ones(1, dtype=np.bool_), self.chromsizes[chrom]
+            return np.zeros(1, dtype=np.bool_), self.chromsizes[chrom]
         return found, block_bp
 
 

@@ -4,10 +4,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
+import hypothesis
 import numpy as np
 import pytest
 
 from candi_cli.commands import main
+
+hypothesis.settings.register_profile("candi", deadline=None, derandomize=True)
+hypothesis.settings.load_profile("candi")
 
 ROOT = Path(__file__).parents[1]
 TEST_DATA = ROOT / "test_data"

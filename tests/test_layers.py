@@ -27,8 +27,6 @@ HOMES = {
     "matplotlib": "report",
     "jinja2": "report",
 }
-# commands hand tensors' device and select function through; they import torch for nothing else
-TORCH_IN_COMMANDS = {"commands/_tracks.py", "commands/train.py"}
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
 
@@ -69,7 +67,7 @@ def test_imports_point_down(path):
 def test_each_heavy_library_has_one_home(path):
     for name in imported(path):
         library = name.split(".")[0]
-        if library in HOMES and not (library == "torch" and str(path.relative_to(PACKAGE)) in TORCH_IN_COMMANDS):
+        if library in HOMES:
             assert room(path) == HOMES[library], f"{library} outside of {HOMES[library]}"
 
 

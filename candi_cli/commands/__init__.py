@@ -62,8 +62,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         console.error("interrupted; nothing was left half-written")
         return INTERRUPTED
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return BROKEN_PIPE
+        return _broken_pipe()
+    except SystemExit as error:
+        if isinstance(error.__context__, BrokenPipeError):  # click turns it into an exit with 1
+            return _broken_pipe()
+        raise
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         return _fail(error, f"{where}{error.strerror or error}; check the path and the disk", 1)
@@ -77,6 +80,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def command_line() -> str:
     """Return the command as it was typed, for the provenance of what it writes."""
     return shlex.join(["candi", *sys.argv[1:]])
+
+
+def _broken_pipe() -> int:
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.__stdout__.fileno() if sys.__stdout__ else 1)
+    return BROKEN_PIPE
 
 
 def _fail(error: Exception, message: str, code: int) -> int:

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from candi_cli.counting import CountingRule
-from candi_cli.covariates import CONTROL, Covariates
-from candi_cli.errors import RequestError, StoreError
+from candi_cli.covariates import CONTROL, Covariates, depth_density
+from candi_cli.errors import GenomeError, RequestError, StoreError
 from candi_cli.genome import Chromsizes, Region, check_contigs, parse_region
 from candi_cli.io.bed import read_intervals
 from candi_cli.io.sequence import Sequence as Fasta
@@ -23,7 +23,7 @@ from candi_cli.model.candi import Config, Corruption, Lanes, LossWeights, preset
 from candi_cli.model.training import Progress
 from candi_cli.store import Store, StoredExperiment
 
-_DEEPEST_THINNING = 8
+_BINOMIAL_THINNING = 8  # the deepest where a store has no folds
 GB = 1e9
 
 
@@ -84,7 +84,7 @@ def open_cohort(
             raise StoreError(
                 f"{store.name}: counted by {store.rule}, but {stores[0].name} by {rule}; rebuild one of them"
             )
-    known = {chrom: length for store in stores for chrom, length in store.chromsizes.items()}
+    known = _known_chroms(stores)
     _check_chroms(test_chroms, known)
     excluded = read_intervals(blacklist) if blacklist else {}
     train_regions = [parse_region(text, known) for text in regions]
@@ -100,6 +100,12 @@ def open_cohort(
     config = _preset(preset, assays, rule, bool(sequences), (min(depths), max(depths)))
     find = partial(_find, members, assays, test_chroms=test_chroms, context=config.context_bins)
     held_out = find(held_out_regions, excluded) if held_out_regions else []
+    if held_out_regions and not held_out:
+        raise RequestError(
+            f"--valid-region: holds no window of {config.context_bins * rule.resolution:,} bp with reads; widen it"
+        )
+    if excluded and not any(chrom in known for chrom in excluded):
+        raise GenomeError(f"{blacklist}: shares no chromosome with the stores; use the same genome build and names")
     for region in held_out_regions:
         intervals = np.array([[region.start, region.end]], dtype=np.int64)
         excluded[region.chrom] = np.concatenate([excluded.get(region.chrom, intervals[:0]), intervals])
@@ -117,6 +123,22 @@ def open_cohort(
     return Cohort(config, rule, training, held_out, sequences, cards, data)
 
 
+def _known_chroms(stores: Sequence[Store]) -> Chromsizes:
+    """Return the chromosomes of all stores; those with reads in two stores must be of one genome build."""
+    known = {chrom: length for store in stores for chrom, length in store.chromsizes.items()}
+    owner: dict[str, Store] = {}
+    for store in stores:
+        for chrom in {chrom for biosample in store.biosamples for chrom in store.chroms_with_reads(biosample)}:
+            first = owner.setdefault(chrom, store)
+            known[chrom] = first.chromsizes[chrom]
+            if store.chromsizes[chrom] != known[chrom]:
+                raise StoreError(
+                    f"{store.name}: {chrom} is {store.chromsizes[chrom]:,} bp but {known[chrom]:,} bp in {first.name}; "
+                    "use stores of one genome build"
+                )
+    return known
+
+
 def _check_chroms(chroms: Sequence[str], known: Chromsizes) -> None:
     for chrom in chroms:
         if chrom not in known:  # a misspelt test chromosome would be trained on
@@ -128,7 +150,10 @@ def _open_sequences(stores: Sequence[Store], stack: ExitStack, reference: Path |
         return {}
     fasta = stack.enter_context(Fasta(reference))
     for store in stores:
-        check_contigs(store.chromsizes, fasta.chromsizes, source=store.name, against=str(reference))
+        shared = check_contigs(store.chromsizes, fasta.chromsizes, source=store.name, against=str(reference))
+        for chrom in {chrom for biosample in store.biosamples for chrom in store.chroms_with_reads(biosample)}:
+            if chrom in fasta.chromsizes and chrom not in shared:
+                raise GenomeError(f"{reference}: {chrom} has another length than in {store.name}; use one genome build")
     return {store.name: fasta for store in stores}
 
 
@@ -165,7 +190,11 @@ def _find(
 
 
 def _assay_card(experiments: Sequence[StoredExperiment]) -> AssayCard:
-    """Summarise an assay's training data; its standard is the upper quartile of depth and the mode of the others."""
+    """Summarise an assay's training data.
+
+    Its standard is the upper quartile of depth and the most frequent combination of the other covariates: one that
+    training has seen, not the mode of each by itself, which may be of no experiment.
+    """
     covariates = [item.covariates for item in experiments if "counts" in item.layers]
     depths = sorted(item.depth / item.span_bp * GB for item in covariates if item.depth and item.span_bp)
     if not depths:
@@ -178,18 +207,20 @@ def _assay_card(experiments: Sequence[StoredExperiment]) -> AssayCard:
         outputs=tuple(
             layer for layer in ("counts", "signal", "peaks") if any(layer in item.layers for item in experiments)
         ),
-        standard=Covariates(
-            depth=upper,
-            read_length=max(multimode(lengths), default=None),
-            run_type=max(multimode(run_types), default=None),
-            platform=max(multimode(platforms), default=None),
-            span_bp=GB,
-        ),
-        depth_range=(depths[0] / _DEEPEST_THINNING, depths[-1]),
+        standard=replace(_most_frequent(covariates), depth=upper, span_bp=GB),
+        depth_range=(depths[0] / max(len(item.fold_depths) or _BINOMIAL_THINNING for item in experiments), depths[-1]),
         read_length_range=(min(lengths), max(lengths)) if lengths else None,
         run_types=tuple(sorted(set(run_types))),
         platforms=tuple(sorted(set(platforms))),
     )
+
+
+def _most_frequent(covariates: Sequence[Covariates]) -> Covariates:
+    """Return the most frequent combination of all but depth; of the deepest experiment among equals."""
+    others = [replace(item, depth=None, span_bp=None) for item in covariates]
+    frequent = multimode(others)
+    deepest_first = sorted(covariates, key=depth_density, reverse=True)
+    return next(other for item in deepest_first if (other := replace(item, depth=None, span_bp=None)) in frequent)
 
 
 def _describe(store: Store) -> dict[str, Any]:

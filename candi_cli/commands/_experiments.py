@@ -10,7 +10,7 @@ from candi_cli.binning import bin_experiments, genome_of
 from candi_cli.commands._console import VERBOSE, console
 from candi_cli.counting import CountingRule
 from candi_cli.covariates import CONTROL, Covariates, Experiment, match_reads, read_sheet
-from candi_cli.errors import RequestError
+from candi_cli.errors import ReadsError, RequestError
 from candi_cli.genome import Chromsizes, check_contigs, read_chromsizes
 from candi_cli.io.reads import ReadsSummary
 from candi_cli.io.sequence import Sequence as Fasta
@@ -20,6 +20,9 @@ from candi_cli.store import Store
 def choose_experiments(sheet: Path | None, reads: Sequence[Path]) -> list[Experiment]:
     """Return the experiments of READS (all of the sheet without any), with the controls of their biosamples."""
     if sheet is None:
+        for path in reads:
+            if not path.exists():
+                raise ReadsError(f"{path}: no such file; check the path")
         raise RequestError("--covariates: READS need a sample sheet; write one (columns biosample, assay, file, ...)")
     return match_reads(read_sheet(sheet), reads, sheet=sheet)
 
@@ -96,6 +99,8 @@ def _is_hdf5(path: Path) -> bool:
 
 
 def _report(experiment: Experiment, summary: ReadsSummary | None, covariates: Covariates) -> None:
+    if experiment.remark:
+        console.warn(experiment.remark)
     if summary is None:
         console.log(f"{experiment.name}: no reads, signal or peaks only")
         return

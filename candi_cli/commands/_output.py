@@ -20,6 +20,8 @@ def check_writable(path: Path) -> None:
         raise OutputError(f"{path}: {folder} is not a folder; give another -o")
     if path.is_dir():
         raise OutputError(f"{path}: is a folder; give a file name with -o")
+    if path.exists() and not path.is_file():
+        raise OutputError(f"{path}: is not a regular file, so it cannot be replaced; give a file name with -o")
     probe = _temporary(path)
     try:
         probe.touch()
@@ -31,6 +33,7 @@ def check_writable(path: Path) -> None:
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Yield a temporary path that becomes `path` when the block succeeds and vanishes when it does not."""
+    path = path.resolve()  # of a link, the file that it points to is replaced
     temporary = _temporary(path)
     try:
         yield temporary

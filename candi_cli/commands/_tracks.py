@@ -5,8 +5,6 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
 from candi_cli.commands._console import console
 from candi_cli.commands._experiments import Inputs
 from candi_cli.commands._output import check_writable, replacing
@@ -17,6 +15,7 @@ from candi_cli.io.bigwig import TrackWriter
 from candi_cli.io.sequence import Sequence as Fasta
 from candi_cli.model import Loaded
 from candi_cli.model.candi import Lanes, PredictionDataset
+from candi_cli.model.device import Device
 from candi_cli.model.prediction import predict
 from candi_cli.model.requests import fit_to_card, request
 from candi_cli.store import Store
@@ -34,7 +33,7 @@ class TrackPlan:
     reference: Path | None
     batch_size: int
     threads: int
-    device: torch.device
+    device: Device
 
 
 def default_model() -> Path:
@@ -63,15 +62,16 @@ def check_model(model: Loaded, inputs: Inputs, track: str) -> None:
     ModelError
         It does not know an assay, never learned the output, or was trained under another counting rule.
     """
-    card = model.card
+    card, targets = model.card, inputs.targets
     if card.counting != inputs.rule:
         raise ModelError(
             f"{model.path}: trained on counts by {card.counting}, but {inputs.store} holds counts by {inputs.rule}; "
-            "rebuild the store or use another model"
+            f"use another model, or rebuild the store with 'candi bin {card.counting.options()}'"
         )
-    for _, assay in inputs.targets:
-        if assay not in card.assays:
-            raise ModelError(f"{model.path}: does not know {assay}, only {', '.join(card.assays)}; use another model")
+    unknown = [assay for _, assay in targets if assay not in card.assays]
+    if unknown:
+        raise ModelError(f"{model.path}: does not know {unknown[0]}, only {', '.join(card.assays)}; use another model")
+    for _, assay in targets:
         if track not in card.assays[assay].outputs:
             outputs = ", ".join(card.assays[assay].outputs)
             raise ModelError(f"{model.path}: never learned {track} of {assay}, only {outputs}; use another --track")
@@ -85,7 +85,7 @@ def write_tracks(model: Loaded, store: Store, outputs: Mapping[Target, Path], pl
     core, resolution = model.config.core_bins, store.rule.resolution
     n_windows = sum(-(-_bins(region, resolution) // core) for regions in spans.values() for region in regions)
     with ExitStack() as stack:
-        fasta = _open_sequence(model, store, plan.reference, stack)
+        fasta = _open_sequence(model, store, [r for span in spans.values() for r in span], plan.reference, stack)
         temporary = {target: stack.enter_context(replacing(path)) for target, path in outputs.items()}
         with console.progress(plan.track, n_windows, "windows") as advance:
             for biosample in biosamples:
@@ -106,18 +106,23 @@ def _bins(region: Region, resolution: int) -> int:
     return -(-region.end // resolution) - region.start // resolution
 
 
-def _open_sequence(model: Loaded, store: Store, reference: Path | None, stack: ExitStack) -> Fasta | None:
+def _open_sequence(
+    model: Loaded, store: Store, regions: Sequence[Region], reference: Path | None, stack: ExitStack
+) -> Fasta | None:
     if reference is None:
         return None
     if not model.config.reads_sequence:
         console.log("the model reads no DNA; -T serves for CRAM alone")
         return None
     fasta = stack.enter_context(Fasta(reference))
-    for chrom, length in store.chromsizes.items():
+    for chrom in sorted({region.chrom for region in regions}):
+        length = store.chromsizes[chrom]
         if fasta.chromsizes.get(chrom, length) != length:
             raise GenomeError(
                 f"{reference}: {chrom} is not {length:,} bp as in {store.name}; use the same genome build"
             )
+        if chrom not in fasta.chromsizes:
+            console.warn(f"{reference}: has no {chrom}; it is predicted without DNA")
     return fasta
 
 
@@ -138,7 +143,12 @@ def _write_biosample(
         window
         for chrom, start, end in spans
         for window in tile(
-            chrom, start // resolution, -(-end // resolution), context=config.context_bins, flank=config.flank_bins
+            chrom,
+            start // resolution,
+            -(-end // resolution),
+            n_bins=store.n_bins(chrom),
+            context=config.context_bins,
+            flank=config.flank_bins,
         )
     )
     chromsizes = {region.chrom: store.chromsizes[region.chrom] for region in spans}

@@ -9,7 +9,6 @@ from candi_cli.commands import _options as options
 from candi_cli.commands import command_line
 from candi_cli.commands._console import console
 from candi_cli.commands._output import check_writable, replacing
-from candi_cli.errors import RequestError
 
 if TYPE_CHECKING:
     from candi_cli.model.training import Progress
@@ -44,8 +43,16 @@ SCORED_BATCHES = 8
     help="Size of the network.",
 )
 @options.regions
-@click.option("--valid-region", "valid_regions", multiple=True, metavar="REGION", help="Region that is scored, not trained on; repeatable.")
-@click.option("--test-chrom", "test_chroms", multiple=True, metavar="CHROM", help="Chromosome that is not touched; repeatable.")
+@click.option(
+    "--valid-region",
+    "valid_regions",
+    multiple=True,
+    metavar="REGION",
+    help="Region that is scored, not trained on; repeatable.",
+)
+@click.option(
+    "--test-chrom", "test_chroms", multiple=True, metavar="CHROM", help="Chromosome that is not touched; repeatable."
+)
 @click.option("--blacklist", type=options.PATH, metavar="BED", help="Regions that no training window may touch.")
 @options.reference
 @click.option("--steps", type=click.IntRange(1), default=20_000, show_default=True, help="Optimiser steps.")
@@ -54,14 +61,40 @@ SCORED_BATCHES = 8
     "--optimizer", type=click.Choice(["adamw", "adamax"]), default="adamw", show_default=True, help="Optimiser."
 )
 @click.option(
-    "--learning-rate", type=click.FloatRange(0, min_open=True), default=1e-3, show_default=True, help="Highest learning rate, after the warm-up."
+    "--learning-rate",
+    type=click.FloatRange(0, min_open=True),
+    default=1e-3,
+    show_default=True,
+    help="Highest learning rate, after the warm-up.",
 )
 @click.option(
-    "--mask-assays", type=PROBABILITY, default=0.5, show_default=True, help="Probability that whole assays of a window are hidden."
+    "--mask-assays",
+    type=PROBABILITY,
+    default=0.5,
+    show_default=True,
+    help="Probability that whole assays of a window are hidden.",
 )
-@click.option("--mask-loci", type=PROBABILITY, default=0.5, show_default=True, help="Probability that 1 kb stretches of a window are hidden.")
-@click.option("--thin", type=PROBABILITY, default=0.9, show_default=True, help="Probability that the reads of a window are thinned.")
-@click.option("--drop-sequence", type=PROBABILITY, default=0.5, show_default=True, help="Probability that the DNA of a window is hidden.")
+@click.option(
+    "--mask-loci",
+    type=PROBABILITY,
+    default=0.5,
+    show_default=True,
+    help="Probability that 1 kb stretches of a window are hidden.",
+)
+@click.option(
+    "--thin",
+    type=PROBABILITY,
+    default=0.9,
+    show_default=True,
+    help="Probability that the reads of a window are thinned.",
+)
+@click.option(
+    "--drop-sequence",
+    type=PROBABILITY,
+    default=0.5,
+    show_default=True,
+    help="Probability that the DNA of a window is hidden.",
+)
 @click.option(
     "--loss-weights", type=options.Parsed("WEIGHTS", _parse_weights), default="count=0.5", show_default=True,
     help="Weights of the loss: count=0.5,signal=1,peak=0.1,observed=0.25,imputed=1, or some of these.",
@@ -99,6 +132,7 @@ def command(
     that is given.
     """
     from contextlib import ExitStack
+    from functools import partial
 
     from candi_cli.commands._cohort import open_cohort
     from candi_cli.store import Store
@@ -111,33 +145,21 @@ def command(
             preset=preset, regions=regions, valid_regions=valid_regions, test_chroms=test_chroms,
             blacklist=blacklist, reference=reference,
         )  # fmt: skip
-        import torch
-
         from candi_cli.model import save
         from candi_cli.model.candi import Corruption, LossWeights, Model, TrainingDataset
-        from candi_cli.model.device import choose
+        from candi_cli.model.device import choose, prepare
         from candi_cli.model.training import Schedule, fit
 
-        torch.set_num_threads(threads)
-        torch.manual_seed(seed)
+        prepare(threads=threads, seed=seed)
         where = choose(device)
         corruption = Corruption(mask_assays=mask_assays, mask_loci=mask_loci, thin=thin, drop_sequence=drop_sequence)
         weights = LossWeights(**loss_weights)
-        training, held_out = (
-            TrainingDataset(
-                cohort.config,
-                members,
-                corruption=corruption,
-                batch_size=batch_size,
-                seed=own,
-                sequences=cohort.sequences,
-            )
-            if members
-            else None
-            for members, own in ((cohort.training, seed), (cohort.held_out, seed + 1))
-        )
-        if training is None:
-            raise RequestError("no window to train on is left; widen -r, or give stores with reads there")
+        dataset = partial(
+            TrainingDataset, cohort.config,
+            corruption=corruption, batch_size=batch_size, sequences=cohort.sequences,
+        )  # fmt: skip
+        training = dataset(cohort.training, seed=seed)
+        held_out = dataset(cohort.held_out, seed=seed + 1) if cohort.held_out else None
         network = Model(cohort.config, weights)
         n_parameters = sum(parameter.numel() for parameter in network.parameters())
         console.log(f"{preset}: {n_parameters:,} parameters, {len(cohort.config.assays)} assays, on {where}")

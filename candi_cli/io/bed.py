@@ -1,6 +1,7 @@
 """Reading intervals of BED, narrowPeak and broadPeak files."""
 
 import gzip
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -33,12 +34,12 @@ def read_intervals(path: Path) -> dict[str, NDArray[np.int64]]:
                     start, end = int(fields[1]), int(fields[2])
                 except (IndexError, ValueError):
                     raise TrackError(f"{path}:{number}: not an interval; give BED (chrom, start, end)") from None
-                if not 0 <= start < end:
+                if not 0 <= start < end < 1 << 62:
                     raise TrackError(f"{path}:{number}: {start}-{end} is no interval; give 0 <= start < end")
                 found.setdefault(fields[0], []).append((start, end))
     except OSError as error:
         raise TrackError(f"{path}: {error.strerror or error}; give a BED file") from error
-    except (UnicodeDecodeError, EOFError) as error:
+    except (UnicodeDecodeError, EOFError, zlib.error) as error:
         raise TrackError(f"{path}: not a BED file or damaged; fetch it again") from error
     return {chrom: np.array(sorted(intervals), dtype=np.int64) for chrom, intervals in found.items()}
 

@@ -4,7 +4,9 @@ pyBigWig ends the process when it opens a file for writing in a folder that does
 the end of a chromosome, and writes files that cannot be read again; none of that may happen here.
 """
 
-from collections.abc import Mapping
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -43,7 +45,10 @@ def read_means(path: Path, chrom: str, length: int, resolution: int) -> NDArray[
         pieces = []
         for start in range(0, length, _BINS_AT_ONCE * resolution):
             end = min(start + _BINS_AT_ONCE * resolution, length)
-            values = np.asarray(track.values(chrom, start, end, numpy=True), dtype=np.float32)
+            try:
+                values = np.asarray(track.values(chrom, start, end, numpy=True), dtype=np.float32)
+            except RuntimeError as error:
+                raise TrackError(f"{path}: damaged at {chrom}:{start + 1:,}-{end:,}; fetch it again") from error
             pieces.append(_bin_means(values, resolution))
     return np.concatenate(pieces)
 
@@ -145,6 +150,20 @@ def round_significant(values: NDArray[np.float32], digits: int) -> NDArray[np.fl
     return (np.round(exact * scale) / scale).astype(np.float32)
 
 
+@contextmanager
+def _no_library_messages() -> Iterator[None]:
+    """Keep libBigWig, which writes to the process's stderr, from adding lines to ours."""
+    kept = os.dup(2)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
+
+
 class _Reading:
     """Open a bigWig for reading, with errors that name the file."""
 
@@ -161,7 +180,8 @@ class _Reading:
         if magic not in _MAGIC:
             raise TrackError(f"{self.path}: not a bigWig; give a bigWig track")
         try:
-            self._track = pyBigWig.open(str(self.path))
+            with _no_library_messages():
+                self._track = pyBigWig.open(str(self.path))
         except RuntimeError as error:
             raise TrackError(f"{self.path}: a damaged or truncated bigWig; fetch it again") from error
         return self._track

@@ -1,7 +1,9 @@
 """Counting aligned reads of a BAM or CRAM file in bins: one pass, memory bounded by one chromosome's bins."""
 
+import tempfile
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -14,10 +16,12 @@ from candi_cli.counting import FIVE_PRIME, FRAGMENT, UNKNOWN_MAPQ, CountingRule
 from candi_cli.covariates import parse_platform
 from candi_cli.errors import ReadsError
 from candi_cli.genome import Chromsizes, bin_count, check_contigs
+from candi_cli.io.sequence import with_index
 
 BLOCK_BP = 100_000  # a block of the genome is covered when a read starts in it
 _CHUNK = 500_000  # reads held as Python objects before they are binned
 _LENGTHS_SAMPLED = 100_000
+_READS_A_BLOCK = 10
 _UNMAPPED, _PAIRED, _PROPER, _REVERSE = 0x4, 0x1, 0x2, 0x10
 _SAME_KIND = 0x1 | 0x10 | 0x40 | 0x80  # reads that differ in these are no duplicates: paired, strand, first, second
 
@@ -43,7 +47,8 @@ class ReadsSummary:
     """What one pass over a file found.
 
     `depth` is the number of reads (or fragments) counted, `paired` the surplus of paired over single reads among the
-    first of them, `covered_bp` the length of the blocks in which reads start.
+    first of them, `covered_bp` the length of the blocks in which reads start, or
+    of the whole chromosome where reads are too few to tell.
     """
 
     depth: int = 0
@@ -101,6 +106,8 @@ class ReadCounter:
     ) -> None:
         self.path, self.rule, self.n_folds = path, rule, n_folds
         self.reference = reference
+        self._scratch = tempfile.TemporaryDirectory(prefix="candi-")
+        self._reference = str(with_index(reference, Path(self._scratch.name))) if reference is not None else None
         self.summary = ReadsSummary(fold_depths=np.zeros(n_folds, dtype=np.int64))
         with self._open() as alignment:
             self.header_sizes: Chromsizes = dict(zip(alignment.references, alignment.lengths, strict=True))
@@ -109,15 +116,15 @@ class ReadCounter:
         if not self.header_sizes:
             raise ReadsError(f"{path}: its header lists no contig (@SQ); give an aligned BAM or CRAM")
         self.chromsizes = dict(chromsizes) if chromsizes is not None else self.header_sizes
-        self._shared = set(check_contigs(self.header_sizes, self.chromsizes, source=str(path), against="the reference"))
+        self._shared = set(
+            check_contigs(self.header_sizes, self.chromsizes, source=str(path), against="the genome of this run")
+        )
 
     def _open(self) -> pysam.AlignmentFile:
         if not self.path.exists():
             raise ReadsError(f"{self.path}: no such file; check the path")
         try:
-            alignment = pysam.AlignmentFile(
-                str(self.path), check_sq=False, reference_filename=str(self.reference) if self.reference else None
-            )
+            alignment = pysam.AlignmentFile(str(self.path), check_sq=False, reference_filename=self._reference)
         except (OSError, ValueError) as error:
             raise ReadsError(f"{self.path}: {_why_not_open(self.path, error)}") from error
         if alignment.is_cram and self.reference is None:
@@ -126,13 +133,17 @@ class ReadCounter:
         return alignment
 
     def __iter__(self) -> Iterator[ChromCounts]:
-        with self._open() as alignment:
-            try:
-                yield from self._count(alignment)
-            except (OSError, ValueError) as error:
-                raise ReadsError(
-                    f"{self.path}: {error} after {self.summary.seen:,} records; the file is damaged, fetch it again"
-                ) from error
+        alignment = self._open()
+        try:
+            yield from self._count(alignment)
+        except (OSError, ValueError) as error:
+            remedy = f", or {self.reference} is not its reference" if alignment.is_cram else ""
+            raise ReadsError(
+                f"{self.path}: {error} after {self.summary.seen:,} records; the file is damaged{remedy}, fetch it again"
+            ) from error
+        finally:
+            with suppress(OSError):  # closing a damaged file fails once more
+                alignment.close()
         if self.summary.depth == 0:
             kept = f"no read of {self.summary.seen:,} passes the filters" if self.summary.seen else "holds no read"
             raise ReadsError(f"{self.path}: {kept} ({self.rule}); check the file, -q and -F")
@@ -201,7 +212,7 @@ class ReadCounter:
         if chrom in self.chromsizes:
             raise ReadsError(
                 f"{self.path}: has reads on {chrom} of {self.header_sizes[chrom]:,} bp, which is "
-                f"{self.chromsizes[chrom]:,} bp in the reference; use the same genome build for both"
+                f"{self.chromsizes[chrom]:,} bp in the genome of this run; use the same genome build for both"
             )
         self.summary.skipped_contigs.append(chrom)
         return None
@@ -211,7 +222,9 @@ class ReadCounter:
         self.summary.depth += bins.depth
         self.summary.fold_depths += bins.fold_depths
         covered = np.flatnonzero(finished.blocks) * BLOCK_BP
-        self.summary.covered_bp += int(np.minimum(covered + BLOCK_BP, bins.length).sum() - covered.sum())
+        sparse = bins.depth < _READS_A_BLOCK * len(covered)  # blocks without a read may be so by chance
+        by_block = int(np.minimum(covered + BLOCK_BP, bins.length).sum() - covered.sum())
+        self.summary.covered_bp += bins.length if sparse else by_block
         return finished
 
     def _unsorted(self, read: pysam.AlignedSegment) -> str:

@@ -17,6 +17,31 @@ for _code, _base in enumerate("ACGT"):
     _CODES[[ord(_base), ord(_base.lower())]] = _code
 
 
+def with_index(path: Path, scratch: Path) -> Path:
+    """Return the path of a FASTA that has an index: itself, else a link to it in `scratch` that is indexed there.
+
+    Raises
+    ------
+    SequenceError
+        It is missing or not a FASTA, plain or bgzipped.
+    """
+    fact = "not a FASTA file (or gzip rather than bgzip)"
+    try:
+        compressed = path.open("rb").read(2) == b"\x1f\x8b"
+        indexes = [Path(f"{path}.fai"), *([Path(f"{path}.gzi")] if compressed else [])]
+        if all(index.exists() for index in indexes):
+            return path
+        link = scratch / path.name
+        if not link.is_symlink():
+            link.symlink_to(path.resolve())
+            pysam.faidx(str(link))
+    except FileNotFoundError as error:
+        raise SequenceError(f"{path}: no such file; give a FASTA with -T") from error
+    except (OSError, ValueError, pysam.utils.SamtoolsError) as error:
+        raise SequenceError(f"{path}: {fact}; give a FASTA, plain or bgzipped, with -T") from error
+    return link
+
+
 class Sequence:
     """A FASTA file, plain or bgzipped; an index that is not there is made in a temporary folder, never beside it."""
 
@@ -24,26 +49,14 @@ class Sequence:
         self.path = path
         self._scratch = tempfile.TemporaryDirectory(prefix="candi-")
         try:
-            self._fasta = pysam.FastaFile(str(path), **self._indexes())
-        except (OSError, ValueError, pysam.utils.SamtoolsError) as error:
+            self._fasta = pysam.FastaFile(str(with_index(path, Path(self._scratch.name))))
+        except (OSError, ValueError) as error:
             self._scratch.cleanup()
-            fact = "no such file" if not path.exists() else "not a FASTA file (or gzip rather than bgzip)"
-            raise SequenceError(f"{path}: {fact}; give a FASTA, plain or bgzipped, with -T") from error
+            raise SequenceError(f"{path}: its index does not fit it; index it again with 'samtools faidx'") from error
+        except SequenceError:
+            self._scratch.cleanup()
+            raise
         self.chromsizes: Chromsizes = dict(zip(self._fasta.references, self._fasta.lengths, strict=True))
-
-    def _indexes(self) -> dict[str, str]:
-        compressed = self.path.open("rb").read(2) == b"\x1f\x8b"
-        beside = {"filepath_index": Path(f"{self.path}.fai")}
-        if compressed:
-            beside["filepath_index_compressed"] = Path(f"{self.path}.gzi")
-        if all(index.exists() for index in beside.values()):
-            return {name: str(index) for name, index in beside.items()}
-        made = {name: f"{self._scratch.name}/{index.name}" for name, index in beside.items()}
-        options = ["--fai-idx", made["filepath_index"]]
-        if compressed:
-            options += ["--gzi-idx", made["filepath_index_compressed"]]
-        pysam.faidx(*options, str(self.path))
-        return made
 
     def __enter__(self) -> "Sequence":
         return self
@@ -55,10 +68,13 @@ class Sequence:
         self._scratch.cleanup()
 
     def codes(self, chrom: str, start: int, end: int) -> NDArray[np.uint8]:
-        """Return the bases of [start, end) as A, C, G, T = 0..3; N, other letters and what lies outside are 4."""
+        """Return the bases of [start, end) as A, C, G, T = 0..3; N, other letters and what the file lacks are 4."""
         codes = np.full(end - start, NOT_A_BASE, dtype=np.uint8)
-        inside_start, inside_end = max(start, 0), min(end, self.chromsizes[chrom])
+        inside_start, inside_end = max(start, 0), min(end, self.chromsizes.get(chrom, 0))
         if inside_start < inside_end:
-            bases = self._fasta.fetch(chrom, inside_start, inside_end)
+            try:
+                bases = self._fasta.fetch(chrom, inside_start, inside_end)
+            except ValueError as error:
+                raise SequenceError(f"{self.path}: damaged, or not the file of its index; fetch it again") from error
             codes[inside_start - start : inside_end - start] = _CODES[np.frombuffer(bases.encode("latin-1"), np.uint8)]
         return codes

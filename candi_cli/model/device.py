@@ -6,12 +6,20 @@ import torch
 
 from candi_cli.errors import RequestError
 
+Device = torch.device
+
 
 def choose(name: str) -> torch.device:
     """Return the device for `auto`, `cpu` or `cuda`; `cuda` is an error where there is none, never a fallback."""
     if name == "cuda" and not torch.cuda.is_available():
         raise RequestError("--device cuda: no CUDA device here; use --device cpu or auto")
     return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+def prepare(*, threads: int, seed: int) -> None:
+    """Set the number of threads and the seed of everything that torch draws."""
+    torch.set_num_threads(threads)
+    torch.manual_seed(seed)
 
 
 def move(batch: Any, device: torch.device) -> Any:

@@ -16,7 +16,9 @@ class Fitted(NamedTuple):
     warnings: list[str]
 
 
-def fit_to_card(covariates: Covariates, card: ModelCard, assay: str | None) -> Fitted:
+def fit_to_card(
+    covariates: Covariates, card: ModelCard, assay: str | None, *, instead: str = "taken as not known"
+) -> Fitted:
     """Return covariates as the model can use them: what training never saw counts as not known.
 
     A read length outside of training's is moved to its nearest end, as a depth is inside the network.
@@ -24,6 +26,7 @@ def fit_to_card(covariates: Covariates, card: ModelCard, assay: str | None) -> F
     Parameters
     ----------
     assay : whose training depths to compare with; None for a control
+    instead : what becomes of a value that training never saw, for the warning
     """
     assays = list(card.assays.values())
     fitted, warnings = covariates, []
@@ -32,7 +35,7 @@ def fit_to_card(covariates: Covariates, card: ModelCard, assay: str | None) -> F
         if value is not None and value not in known:
             fitted = replace(fitted, **{name: None})
             trained = ", ".join(known) or "none"
-            warnings.append(f"{name} {value} was not in the model's training ({trained}); taken as not known")
+            warnings.append(f"{name} {value} was not in the model's training ({trained}); {instead}")
     lengths = [bound for item in assays for bound in item.read_length_range or ()]
     if lengths and covariates.read_length and not min(lengths) <= covariates.read_length <= max(lengths):
         nearest = min(max(covariates.read_length, min(lengths)), max(lengths))
@@ -71,5 +74,6 @@ def request(card: ModelCard, assay: str, asked: Covariates, *, span_bp: float | 
     asked : a depth among them is meant over `span_bp`, as the depth of the input is
     """
     trained = card.assays[assay]
-    fitted = fit_to_card(replace(asked, span_bp=span_bp if asked.depth else None), card, assay)
+    spanned = replace(asked, span_bp=span_bp if asked.depth else None)
+    fitted = fit_to_card(spanned, card, assay, instead="the model's standard is used")
     return Fitted(fitted.covariates.filled(trained.standard), fitted.warnings)

@@ -99,7 +99,7 @@ def fit(
 
 
 def _optimiser(model: nn.Module, schedule: Schedule) -> torch.optim.Optimizer:
-    """Return the optimiser, with weight decay for matrices and kernels alone."""
+    """Return the optimiser, with weight decay for all but vectors (biases and the scales of norms)."""
     decayed = [p for p in model.parameters() if p.ndim > 1]
     plain = [p for p in model.parameters() if p.ndim <= 1]
     groups = [{"params": decayed, "weight_decay": schedule.weight_decay}, {"params": plain, "weight_decay": 0.0}]

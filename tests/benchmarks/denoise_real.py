@@ -5,18 +5,21 @@ which the default model was not trained on.
 
 Truth: reads of dsf1 that are not in dsf2. Duplicate fragments (same start, end and orientation) would put one molecule
 into both halves, so a fragment of dsf2 is never truth, and any other is counted once.
-Baselines: the raw counts, and the best Gaussian smoothing, its bandwidth chosen on chr1:22.5-24.1 Mb.
+Baselines: the raw counts, and the best Gaussian smoothing, its bandwidth chosen on chr1:22.5-24.1 Mb; each from all
+reads and from one read a position, which is what the default model reads.
 Every method predicts at the depth of the truth, by one factor: the ratio of reads in truth and input.
 All but the model, which has its own, get the dispersion that fits their errors on chr1:22.5-24.1 Mb best.
 """
 
 import argparse
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Collection
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pysam
+import torch
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter1d
 from scipy.optimize import minimize_scalar
@@ -65,9 +68,8 @@ def read_bam(path: Path, rule: CountingRule) -> Reads:
     return Reads(np.array(start), np.array(end), list(fragment), np.array(mate, dtype=np.int64))
 
 
-def independent_half(whole: Reads, half: Reads) -> Reads:
-    """Return one read of each mate of the fragments that are in `whole` but not in `half`."""
-    used = set(half.fragment)
+def without_duplicates(whole: Reads, used: Collection[tuple[int, int, int]] = ()) -> Reads:
+    """Return one read of each mate of the fragments in `whole` that are not in `used`."""
     kept: dict[tuple[tuple[int, int, int], int], int] = {}
     for index, (fragment, mate) in enumerate(zip(whole.fragment, whole.mate.tolist(), strict=True)):
         if fragment not in used:
@@ -106,6 +108,9 @@ def score(truth: Array, mean: Array, dispersion: Array | float) -> Score:
     )
 
 
+CRITERIA: dict[str, Callable[[Score], float]] = {"Pearson": lambda s: -s.pearson, "log-loss": lambda s: s.poisson}
+
+
 def best_dispersion(truth: Array, mean: Array) -> float:
     """Return the one dispersion that fits errors best."""
     mean = np.maximum(mean, 1e-6)
@@ -118,37 +123,32 @@ def best_dispersion(truth: Array, mean: Array) -> float:
 
 
 def denoised(model: Loaded, folder: Path, mark: str, depth: float, span: tuple[int, int]) -> tuple[Array, Array]:
-    """Return the model's predicted mean and dispersion over a span, at the depth of the truth."""
+    """Return the model's predicted mean and dispersion over a span, at the covariates of the truth."""
     bam, control = folder / "dsf2" / f"K562_{mark}.bam", folder / "dsf2" / "K562_Input.bam"
-    sheet = Path(f"{mark}.sheet.tsv")
-    sheet.write_text(f"biosample\tassay\tfile\tcontrol\nK562\t{mark}\t{bam}\t{control}\n")
-    try:
+    with tempfile.TemporaryDirectory() as scratch:
+        sheet = Path(scratch) / "sheet.tsv"
+        sheet.write_text(f"biosample\tassay\tfile\tcontrol\nK562\t{mark}\t{bam}\t{control}\n")
         inputs = find_inputs([bam], sheet, rule=model.card.counting, reference=None)
         with open_store(inputs, reference=None, command="benchmark") as store:
-            dataset = prediction_dataset(model, store, "K562", Covariates(depth=depth), None)
+            dataset = prediction_dataset(
+                model, store, "K562", Covariates(depth=depth, read_length=50, run_type="paired-ended"), None
+            )
             config, assay = model.config, model.config.assays.index(mark)
 
-            def select(output):  # type: ignore[no-untyped-def]
-                import torch
-
+            def select(output: Any) -> torch.Tensor:
                 both = output.count_log_mean[..., assay], output.count_log_dispersion[..., assay]
                 return torch.stack(both, dim=-1).exp()
 
             windows = tile(
-                "chr1",
-                span[0] // RESOLUTION,
-                span[1] // RESOLUTION,
-                context=config.context_bins,
-                flank=config.flank_bins,
-            )
+                "chr1", span[0] // RESOLUTION, span[1] // RESOLUTION,
+                n_bins=store.n_bins("chr1"), context=config.context_bins, flank=config.flank_bins,
+            )  # fmt: skip
             pieces = predict(
                 model.network, dataset, windows, select,
                 chromsizes=store.chromsizes, resolution=RESOLUTION,
                 device=choose("cpu"), batch_size=16, threads=2,
             )  # fmt: skip
             values = np.concatenate([piece for _, piece in pieces]).astype(np.float64)
-    finally:
-        sheet.unlink()
     return values[:, 0], values[:, 1]
 
 
@@ -156,23 +156,24 @@ def compare(model: Loaded, folder: Path, mark: str) -> dict[str, Score]:
     """Score the raw counts, Gaussian smoothings and the model for one mark."""
     rule = model.card.counting
     half, whole = (read_bam(folder / depth / f"K562_{mark}.bam", rule) for depth in ("dsf2", "dsf1"))
-    truth_reads = independent_half(whole, half)
-    factor = len(truth_reads.start) / len(half.start)
+    truth_reads = without_duplicates(whole, set(half.fragment))
     everywhere = (FITTED[0], SCORED[1])
-    raw, truth = (overlap_counts(reads, *everywhere) for reads in (half, truth_reads))
+    truth = overlap_counts(truth_reads, *everywhere)
     split = (FITTED[1] - FITTED[0]) // RESOLUTION
     scores: dict[str, Score] = {}
 
     def add(name: str, mean: Array) -> None:
         scores[name] = score(truth[split:], mean[split:], best_dispersion(truth[:split], mean[:split]))
 
-    background = 0.1 * raw[:split].mean()
-    add("raw dsf2 counts", factor * (raw + background) / 1.1)
-    smooth = {bp: factor * gaussian_filter1d(raw, bp / RESOLUTION, mode="nearest") for bp in BANDWIDTHS_BP}
-    criteria: dict[str, Callable[[Score], float]] = {"Pearson": lambda s: -s.pearson, "log-loss": lambda s: s.poisson}
-    for name, criterion in criteria.items():
-        bp = min(smooth, key=lambda bp: criterion(score(truth[:split], smooth[bp][:split], 1.0)))
-        add(f"Gaussian, {bp} bp (best {name})", smooth[bp])
+    for kind, reads in (("dsf2", half), ("dsf2, deduplicated", without_duplicates(half))):
+        factor = len(truth_reads.start) / len(reads.start)
+        raw = overlap_counts(reads, *everywhere)
+        background = 0.1 * raw[:split].mean()
+        add(f"raw counts of {kind}", factor * (raw + background) / 1.1)
+        smooth = {bp: factor * gaussian_filter1d(raw, bp / RESOLUTION, mode="nearest") for bp in BANDWIDTHS_BP}
+        for criterion, loss in CRITERIA.items():
+            bp = min(smooth, key=lambda bp: loss(score(truth[:split], smooth[bp][:split], 1.0)))
+            add(f"Gaussian {bp} bp (best {criterion}) of {kind}", smooth[bp])
     mean, dispersion = denoised(model, folder, mark, float(len(truth_reads.start)), everywhere)
     scores["denoised"] = score(truth[split:], mean[split:], dispersion[split:])
     return scores
@@ -186,11 +187,11 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=data, help="folder that holds K562_ChIP_hg19")
     options = parser.parse_args()
     model = load(options.model)
-    print(f"{'':36}{'Pearson':>9}{'200 bp':>9}{'Poisson':>9}{'NB':>9}   log-loss in nats per bin")
+    print(f"{'':58}{'Pearson':>9}{'200 bp':>9}{'Poisson':>9}{'NB':>9}   log-loss in nats per bin")
     for mark in MARKS:
         print(mark)
         for name, row in compare(model, options.data / "K562_ChIP_hg19", mark).items():
-            print(f"  {name:34}" + "".join(f"{value:9.4f}" for value in row))
+            print(f"  {name:56}" + "".join(f"{value:9.4f}" for value in row))
 
 
 if __name__ == "__main__":

@@ -92,12 +92,21 @@ def test_a_requested_depth_outside_of_training_is_named_with_its_range(candi, mo
     assert "training range" in warning
 
 
-def test_a_region_holds_the_same_values_as_the_whole(denoise):
-    # cores are tiled from the region's first bin, so windows differ; chr2 starts a tiling of its own
-    whole, part = denoise(BAM, name="whole.bw"), denoise(BAM, "-r", "chr2", name="part.bw")
-    np.testing.assert_array_equal(values(whole, "chr2"), values(part, "chr2"))
+@pytest.mark.parametrize("region", ["chr2", "chr1:100,001-150,000", "chr1:1-3,010", "chr1:299,000-300,010"])
+def test_a_region_holds_the_same_values_as_the_whole(denoise, region):
+    whole, part = denoise(BAM, name="whole.bw"), denoise(BAM, "-r", region, name="part.bw")
+    chrom = region.partition(":")[0]
     with pyBigWig.open(str(part)) as track:
-        assert list(track.chroms()) == ["chr2"]
+        assert list(track.chroms()) == [chrom]
+        intervals = track.intervals(chrom)
+    start, end = intervals[0][0], intervals[-1][1]
+    np.testing.assert_array_equal(values(whole, chrom, start, end), values(part, chrom, start, end))
+
+
+def test_neighbouring_regions_that_share_a_bin_are_joined(denoise):
+    path = denoise(BAM, "-r", "chr1:1-1010", "-r", "chr1:1011-2000")
+    with pyBigWig.open(str(path)) as track:
+        assert [start for start, _, _ in track.intervals("chr1")] == list(range(0, 2000, 25))
 
 
 def test_a_region_is_widened_to_whole_bins(denoise):
@@ -136,7 +145,8 @@ def test_a_window_without_reads_equals_one_that_is_computed_for_itself(denoise, 
     with open_store(inputs, reference=None, command="") as store:
         dataset = prediction_dataset(model, store, "sim2", Covariates(), None)
         dataset.lanes.read = lambda *_: np.zeros(model.config.context_bins, dtype=np.uint8)
-        windows = list(tile("chr1", 1000, 4000, context=model.config.context_bins, flank=model.config.flank_bins))
+        size = {"context": model.config.context_bins, "flank": model.config.flank_bins}
+        windows = list(tile("chr1", 1000, 4000, n_bins=store.n_bins("chr1"), **size))
         common = {
             "chromsizes": SIZES, "resolution": 25, "device": choose("cpu"), "batch_size": 4, "threads": 1,
         }  # fmt: skip

@@ -40,25 +40,25 @@ def test_input_and_target_never_share_a_read(rng):
         target = [k for k in range(8) if int(thinned.target[0]) // 10**k % 10]
         assert seen
         assert target
-        assert thinned.seen_depth == depths[seen].sum()
-        assert thinned.target_depth == depths[target].sum()
+        assert thinned.seen_share == pytest.approx(depths[seen].sum() / depths.sum())
+        assert thinned.target_share == pytest.approx(depths[target].sum() / depths.sum())
         pairs.add((len(seen), len(target)))
     assert pairs == {(i, j) for i in range(1, 8) for j in range(1, 9 - i)}
 
 
 def test_a_hidden_assay_shows_nothing_and_may_be_asked_for_in_full(rng):
     folds = np.full((5, 8), 2)
-    targets = {thin_folds(rng, folds, np.ones(8), hidden=True).target_depth for _ in range(300)}
-    assert targets == set(range(1, 9))
+    targets = {thin_folds(rng, folds, np.ones(8), hidden=True).target_share for _ in range(300)}
+    assert targets == {k / 8 for k in range(1, 9)}
     assert not thin_folds(rng, folds, np.ones(8), hidden=True).seen.any()
 
 
 def test_binomial_thinning_splits_each_count_and_is_unbiased(rng):
     counts = rng.poisson(20, 50_000)
     for _ in range(20):
-        thinned = thin_counts(rng, counts, 1e6, hidden=False)
+        thinned = thin_counts(rng, counts, hidden=False)
         assert (thinned.seen + thinned.target == counts).all()
-        share = thinned.seen_depth / 1e6
+        share = thinned.seen_share
         assert thinned.seen.mean() == pytest.approx(share * counts.mean(), rel=0.02)
         # seen and target of a Poisson count are independent
         assert abs(np.corrcoef(thinned.seen, thinned.target)[0, 1]) < 0.03

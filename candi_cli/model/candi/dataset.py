@@ -1,8 +1,7 @@
 """Windows of stores as the batches that the network reads, for training and for prediction."""
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -80,6 +79,11 @@ class Lanes:
         if experiment is None:
             raise KeyError(f"{self.biosample} has no lane {lane}")
         return self.store.read(self.biosample, experiment.assay, layer, chrom, start, end)
+
+    def has(self, lane: int, layer: str, chrom: str) -> bool:
+        """Return whether one lane has a layer on a chromosome."""
+        experiment = self.experiments[lane]
+        return experiment is not None and self.store.has(self.biosample, experiment.assay, layer, chrom)
 
     def covariates(self) -> list[Covariates | None]:
         """Return the covariates of each lane, None where it is missing."""
@@ -209,10 +213,10 @@ class TrainingDataset:
         for lane in lanes.lanes_with("counts"):
             split = self._split(rng, lanes, lane, span, hidden=bool(hidden[lane]), thin=thin)
             counts[:, lane] = split.seen
-            covariates_in[lane] = _at_depth(covariates_in[lane], split.seen_depth)
-            if split.target_depth and lane < n_assays:
+            covariates_in[lane] = _thinned(covariates_in[lane], split.seen_share)
+            if split.target_share and lane < n_assays:
                 target[:, lane] = split.target
-                covariates_out[lane] = _at_depth(covariates_out[lane], split.target_depth)
+                covariates_out[lane] = _thinned(covariates_out[lane], split.target_share)
 
         availability = np.where(available, OBSERVED, MISSING).astype(np.uint8)[None].repeat(length, axis=0)
         availability[:, hidden] = MASKED
@@ -240,17 +244,16 @@ class TrainingDataset:
         assert experiment is not None
         if not (thin or hidden):  # all reads are seen, so none are left for an independent target
             counts = lanes.read(lane, "counts", *span).astype(np.int64)
-            return Thinned(counts, counts, experiment.covariates.depth or 0.0, 0.0)
+            return Thinned(counts, counts, 1.0, 0.0)
         if "folds" in experiment.layers:
             return thin_folds(rng, lanes.read(lane, "folds", *span), experiment.fold_depths, hidden=hidden)
-        depth = experiment.covariates.depth or math.nan
-        return thin_counts(rng, lanes.read(lane, "counts", *span), depth, hidden=hidden)
+        return thin_counts(rng, lanes.read(lane, "counts", *span), hidden=hidden)
 
     def _layer(self, lanes: Lanes, layer: str, span: tuple[str, int, int]) -> NDArray[np.float32]:
         n_assays = len(lanes.experiments) - 1
         values = np.full((self.config.context_bins, n_assays), np.nan, dtype=np.float32)
         for lane in lanes.lanes_with(layer):
-            if lane < n_assays:  # a control is never an output
+            if lane < n_assays and lanes.has(lane, layer, span[0]):  # a control is never an output
                 values[:, lane] = lanes.read(lane, layer, *span)
         return values
 
@@ -271,10 +274,10 @@ class TrainingDataset:
         return bases.codes(chrom, start * resolution, end * resolution)
 
 
-def _at_depth(covariates: Covariates | None, depth: float) -> Covariates | None:
-    if covariates is None or math.isnan(depth):
+def _thinned(covariates: Covariates | None, share: float) -> Covariates | None:
+    if covariates is None or not covariates.depth:
         return covariates
-    return Covariates(**{**covariates.__dict__, "depth": depth or None})
+    return replace(covariates, depth=covariates.depth * share or None)
 
 
 def _reverse_complement(columns: tuple[NDArray[Any], ...]) -> tuple[NDArray[Any], ...]:

@@ -13,12 +13,12 @@ LOCI_FRACTION = 0.2
 
 
 class Thinned(NamedTuple):
-    """Two disjoint parts of an experiment's reads: shape (L,) each, and the share of the depth in each."""
+    """Two disjoint parts of an experiment's reads: shape (L,) each, and the share of all reads that is in each."""
 
     seen: NDArray[np.int64]
     target: NDArray[np.int64]
-    seen_depth: float
-    target_depth: float
+    seen_share: float
+    target_share: float
 
 
 def draw_masked_assays(rng: np.random.Generator, available: NDArray[np.bool_]) -> NDArray[np.bool_]:
@@ -66,19 +66,19 @@ def thin_folds(
     return Thinned(
         folds[:, seen].sum(axis=1, dtype=np.int64),
         folds[:, target].sum(axis=1, dtype=np.int64),
-        float(fold_depths[seen].sum()),
-        float(fold_depths[target].sum()),
+        float(fold_depths[seen].sum() / fold_depths.sum()),
+        float(fold_depths[target].sum() / fold_depths.sum()),
     )
 
 
-def thin_counts(rng: np.random.Generator, counts: NDArray[np.integer], depth: float, *, hidden: bool) -> Thinned:
+def thin_counts(rng: np.random.Generator, counts: NDArray[np.integer], *, hidden: bool) -> Thinned:
     """Split counts into what is seen and a disjoint target, bin by bin and binomially.
 
     Exact for `five-prime` counts; with the other rules a read that spans bins may be split between the two.
     """
     whole = counts.astype(np.int64)
     if hidden:
-        return Thinned(np.zeros_like(whole), whole, 0.0, depth)
+        return Thinned(np.zeros_like(whole), whole, 0.0, 1.0)
     share = rng.integers(1, 8) / 8
     seen = rng.binomial(whole, share)
-    return Thinned(seen, whole - seen, depth * share, depth * (1 - share))
+    return Thinned(seen, whole - seen, share, 1 - share)

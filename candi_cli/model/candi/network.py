@@ -30,6 +30,8 @@ NO_SEQUENCE = 5  # a base code: A, C, G, T, N = 0..4
 SIGNAL_POOL = 2
 SEQUENCE_POOLS = (2, 2, 2, 5, 5)
 DEPTH_CENTRE, _DEPTH_SCALE = 23.0, 3.0  # log2 reads per Gb: 8 M reads per Gb, about 25 M on a human genome
+_LOG_RATE_SCALE = 3.0
+HEAD_WIDTH = 32
 _LENGTH_CENTRE, _LENGTH_SCALE = 5.6, 1.0  # log2 bp
 
 
@@ -143,6 +145,18 @@ class CandiOutput(NamedTuple):
         return self.peak_logit.sigmoid()
 
 
+class Vocabulary(nn.Embedding):
+    """An embedding that loads weights made when its vocabulary was shorter: new names start as *unknown*."""
+
+    def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *rest: object) -> None:
+        name = f"{prefix}weight"
+        if name in state_dict and len(state_dict[name]) < self.num_embeddings:
+            known = state_dict[name]
+            new = known[UNKNOWN_TOKEN].expand(self.num_embeddings - len(known), -1)
+            state_dict[name] = torch.cat([known, new])
+        super()._load_from_state_dict(state_dict, prefix, *rest)
+
+
 class CovariateEmbedding(nn.Module):
     """Embed the four covariates of each lane; unknown, missing and masked have vectors of their own."""
 
@@ -153,8 +167,8 @@ class CovariateEmbedding(nn.Module):
         self.depth = nn.Linear(1, width)
         self.read_length = nn.Linear(1, width)
         self.tokens = nn.ModuleList(nn.Embedding(3, width) for _ in range(2))  # for depth and read length
-        self.run_type = nn.Embedding(len(RUN_TYPES), width)
-        self.platform = nn.Embedding(len(PLATFORMS), width)
+        self.run_type = Vocabulary(len(RUN_TYPES), width)
+        self.platform = Vocabulary(len(PLATFORMS), width)
         self.mix = nn.Sequential(nn.Linear(4 * width, 2 * width), nn.GELU(), nn.Linear(2 * width, width))
         self.lane = nn.Parameter(torch.randn(n_lanes, width) * 0.5)
 
@@ -253,7 +267,7 @@ class SequenceTower(nn.Module):
 class Decoder(nn.Module):
     """Latent to lanes at full resolution: transposed convolutions, each followed by the requested covariates."""
 
-    def __init__(self, config: Config, n_outputs: int) -> None:
+    def __init__(self, config: Config, n_outputs: int, n_extra: int = 0) -> None:
         super().__init__()
         self.n_assays = n_assays = len(config.assays)
         widths_in = (config.signal_widths[-1], *config.decoder_widths[:-1])
@@ -273,11 +287,14 @@ class Decoder(nn.Module):
                 else nn.Identity()
             )
             self.conditions.append(MetadataCrossAttention(config.covariate_width, width_out))
-        self.head = Head(config, n_outputs)
+        self.head = Head(config, n_outputs, n_extra)
         self.lane_skips = config.lane_skips
 
-    def forward(self, features: Tensor, skips: list[Tensor], covariates: Tensor) -> Tensor:
-        """features: (N, A*W, L'); skips: fine features of each signal stage; returns (N, n_outputs, L, A)."""
+    def forward(self, features: Tensor, skips: list[Tensor], covariates: Tensor, extra: Tensor | None = None) -> Tensor:
+        """features: (N, A*W, L'); skips: fine features of each signal stage; returns (N, n_outputs, L, A).
+
+        extra : (N, A, n_extra, L), more channels for the head
+        """
         stages = zip(self.ups, self.residuals, self.skips, self.conditions, reversed(skips), strict=True)
         for up, residual, skip, condition, fine in stages:
             raised = up(features)
@@ -286,20 +303,20 @@ class Decoder(nn.Module):
             features = F.gelu(raised) + residual(features)  # (N, A*W, 2L)
             lanes = condition(features.unflatten(1, (self.n_assays, -1)), covariates)
             features = lanes.flatten(1, 2)
-        return self.head(lanes)
+        return self.head(lanes if extra is None else torch.cat([lanes, extra], dim=2))
 
 
 class Head(nn.Module):
     """Lane features to distribution parameters, either by one small network for all assays or by a mixing layer."""
 
-    def __init__(self, config: Config, n_outputs: int) -> None:
+    def __init__(self, config: Config, n_outputs: int, n_extra: int) -> None:
         super().__init__()
-        width, n_assays = config.decoder_widths[-1], len(config.assays)
+        width, n_assays = config.decoder_widths[-1] + n_extra, len(config.assays)
         self.n_outputs = n_outputs
         self.shared = config.shared_head
         if self.shared:
-            self.hidden = nn.Linear(width, 4 * width)
-            self.out = nn.Linear(4 * width, n_outputs)
+            self.hidden = nn.Linear(width, HEAD_WIDTH)
+            self.out = nn.Linear(HEAD_WIDTH, n_outputs)
         else:
             self.out = nn.Linear(n_assays * width, n_assays * n_outputs)
         self.bias = nn.Parameter(torch.zeros(n_outputs, n_assays))
@@ -387,7 +404,8 @@ class Network(nn.Module):
         )  # fmt: skip
         self.latent_projection = nn.Linear(config.d_model, n_assays * config.signal_widths[-1])
         self.own_counts = OwnCounts(config.kernels) if config.kernels else None
-        self.count_decoder = Decoder(config, 2 + (2 + len(config.kernels) if config.kernels else 0))
+        n_kernels = len(config.kernels)
+        self.count_decoder = Decoder(config, 4 + n_kernels if n_kernels else 2, n_extra=n_kernels)
         self.signal_decoder = Decoder(config, 2)
         self.peak_decoder = Decoder(config, 1)
 
@@ -428,7 +446,10 @@ class Network(nn.Module):
         widths = self.config.signal_widths
         # decoders see the fine features of the assays' own lanes; the control is the last lane
         own = [fine[:, : n_assays * width] for fine, width in zip(skips, widths, strict=True)]
-        log_mean, log_dispersion, *mixing = self.count_decoder(features, own, covariates).unbind(dim=1)
+        extra = None
+        if encoded.own is not None and encoded.own_known is not None:
+            extra = torch.where(encoded.own_known, encoded.own / _LOG_RATE_SCALE, 0).permute(0, 3, 1, 2)  # (N, A, K, L)
+        log_mean, log_dispersion, *mixing = self.count_decoder(features, own, covariates, extra).unbind(dim=1)
         if encoded.own is not None and encoded.own_known is not None:
             log_mean = _mix(log_mean, mixing, encoded.own, encoded.own_known)
         signal_mean, signal_spread = self.signal_decoder(features, own, covariates).unbind(dim=1)

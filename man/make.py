@@ -1,0 +1,239 @@
+"""Write the man pages of `candi` and of each of its commands: `python man/make.py [FOLDER]`.
+
+The pages come from the commands themselves, so that they say what `--help` says. sphinx-click was tried instead: it
+leaves out ranges and -h, shows Python names as metavars, cuts summaries, and its bytes change with docutils.
+"""
+
+import inspect
+import re
+import sys
+import textwrap
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import click
+
+from candi_cli import __version__
+from candi_cli.commands import BROKEN_PIPE, INTERRUPTED, TERMINATED, candi
+
+FOLDER = Path(__file__).parent
+EXIT_STATUS = {
+    0: "Done.",
+    1: "The data cannot be used, or a file cannot be read or written; one line on stderr for each problem says why.",
+    2: "Wrong usage: an unknown option, a value out of range, or options that contradict each other.",
+    INTERRUPTED: "Interrupted by Ctrl-C; no half-written output is left.",
+    BROKEN_PIPE: "The reader of stdout went away.",
+    TERMINATED: "Ended by SIGTERM, as batch systems send at a time limit; no half-written output is left.",
+}
+# what the lines do, and the lines; a test parses each of them
+EXAMPLES: Mapping[str, Mapping[str, str]] = {
+    "candi": {
+        "Denoise one BAM with the model that ships with the package:": (
+            "candi denoise sample.bam --covariates meta.tsv -o out.bw"
+        ),
+        "Train a model on experiments of your own, then use it:": (
+            "candi bin --covariates meta.tsv -o store.h5\n"
+            "candi train store.h5 -o model.safetensors --test-chrom chr21\n"
+            "candi denoise sample.bam --covariates meta.tsv -m model.safetensors \\\n    -o out.bw"
+        ),
+    },
+    "bin": {
+        "Count the reads of every file that the sample sheet names:": "candi bin --covariates meta.tsv -o store.h5",
+        "Count a CRAM file against its reference, on the chromosomes of hg38.chrom.sizes:": (
+            "candi bin sample.cram --covariates meta.tsv -T hg38.fa \\\n    -g hg38.chrom.sizes -o store.h5"
+        ),
+        "Count Tn5 cut sites of ATAC-seq:": (
+            "candi bin atac.bam --covariates meta.tsv --count five-prime --shift 4,-5 \\\n    -o atac.h5"
+        ),
+    },
+    "train": {
+        "Train with chr21 kept for tests and the blacklist left out:": (
+            "candi train store.h5 -o model.safetensors --test-chrom chr21 \\\n    --blacklist blacklist.bed"
+        ),
+        "Train on two stores and their DNA, and keep the weights that do best on a part of chr20:": (
+            "candi train one.h5 two.h5 -T hg38.fa --valid-region chr20:1-20000000 \\\n"
+            "    --test-chrom chr21 --device cuda -o model.safetensors"
+        ),
+    },
+    "denoise": {
+        "Denoise one BAM:": "candi denoise sample.bam --covariates meta.tsv -o out.bw",
+        "Denoise chr21 as if it had been sequenced with 50 million reads of 100 bp:": (
+            "candi denoise sample.bam --covariates meta.tsv -r chr21 \\\n    --as depth=50M,read_length=100 -o chr21.bw"
+        ),
+        "Write a track of -log10 p for every experiment of a store into a folder:": (
+            "mkdir tracks\ncandi denoise store.h5 -m model.safetensors --track signal -o tracks"
+        ),
+    },
+}
+_WIDTH = 78
+_SENTENCE_END = re.compile(r"(?<=\.) (?=[A-Z])")
+_LITERAL = re.compile(r"('candi[^']*'|(?<![\w-])(?:--[a-z][\w-]*|-[A-Za-z@](?!\w)))")  # a command, or an option's name
+_ESCAPES = str.maketrans({"\\": r"\e", "-": r"\-", "'": r"\(aq", "`": r"\(ga", "^": r"\(ha", "~": r"\(ti"})
+
+
+def write_pages(folder: Path) -> list[Path]:
+    """Write the page of the program and of each command into a folder; return their paths."""
+    root = click.Context(candi, info_name="candi", **candi.context_settings)
+    contexts = [root]
+    for name in candi.list_commands(root):
+        command = candi.get_command(root, name)
+        if command is not None and not command.hidden:
+            contexts.append(click.Context(command, info_name=name, parent=root))
+    paths = []
+    for context in contexts:
+        path = folder / f"{page_name(context)}.1"
+        path.write_text("\n".join(page(context, contexts)) + "\n", encoding="utf-8")
+        paths.append(path)
+    return paths
+
+
+def page_name(context: click.Context) -> str:
+    """Return `candi` or `candi-COMMAND`."""
+    return context.command_path.replace(" ", "-")
+
+
+def page(context: click.Context, contexts: list[click.Context]) -> Iterator[str]:
+    """Yield the lines of one page; `contexts` are those of all pages."""
+    name = page_name(context)
+    program = context.parent is None
+    yield '.\\" Written by man/make.py from the command itself; change it there.'
+    yield f'.TH {escape(name.upper())} 1 "" "candi {__version__}" "candi manual"'  # no date: same bytes any day
+    yield ".SH NAME"
+    summary = short(context.command)
+    yield f"{escape(name)} \\- {escape(summary[0].lower() + summary[1:])}"
+    yield ".SH SYNOPSIS"
+    yield synopsis(context)
+    yield ".SH DESCRIPTION"
+    yield from description(context.command)
+    if program:
+        yield ".SH COMMANDS"
+        for other in contexts[1:]:
+            yield from item(bold(other.command_path), f"{short(other.command)}.")
+    yield ".SH OPTIONS"
+    for option in options(context):
+        yield from item(signature(option, context), explanation(option, context))
+    if program:
+        yield ".SH ENVIRONMENT"
+        for variable, readers in environment(contexts).items():
+            yield from item(bold(variable), f"Value of {' and of '.join(readers)}, where that is not given.")
+    yield ".SH EXAMPLES"
+    for number, (title, lines) in enumerate(EXAMPLES.get(context.info_name or "", {}).items()):
+        if number:
+            yield ".PP"
+        yield from [*prose(title), ".PP", ".RS 4", ".nf", *map(verbatim, lines.splitlines()), ".fi", ".RE"]
+    yield ".SH EXIT STATUS"
+    for status, meaning in EXIT_STATUS.items():
+        yield from item(bold(str(status)), meaning)
+    yield ".SH SEE ALSO"
+    related = [(page_name(other), 1) for other in contexts if other is not context]
+    related += [("candi-store", 5), ("samtools", 1)]
+    yield " ,\n".join(f".BR {escape(other)} ({section})" for other, section in related)
+
+
+def short(command: click.Command) -> str:
+    """Return the first sentence of a command's help, without its full stop."""
+    return command.get_short_help_str(limit=10_000).rstrip(".")
+
+
+def synopsis(context: click.Context) -> str:
+    """Return the usage line, with the required options spelt out."""
+    required = [
+        f"{bold(names_of(option)[0])} {italic(option.make_metavar(context))}"
+        for option in options(context)
+        if option.required
+    ]
+    pieces = [italic(piece) for piece in context.command.collect_usage_pieces(context)]
+    return " ".join([bold(context.command_path), *pieces, *required])
+
+
+def description(command: click.Command) -> Iterator[str]:
+    """Yield a command's help; its exit codes have a section of their own."""
+    text = inspect.cleandoc(command.help or "").partition("\f")[0]
+    paragraphs = [paragraph for paragraph in text.split("\n\n") if not paragraph.startswith("Exit codes:")]
+    for number, paragraph in enumerate(paragraphs):
+        if number:
+            yield ".PP"
+        if paragraph.startswith("\b\n"):  # click's mark of a paragraph that keeps its line ends
+            yield from [".nf", *map(verbatim, paragraph.splitlines()[1:]), ".fi"]
+        else:
+            yield from prose(paragraph)
+
+
+def options(context: click.Context) -> list[click.Option]:
+    """Return the options that --help shows, in its order."""
+    parameters = context.command.get_params(context)
+    return [option for option in parameters if isinstance(option, click.Option) and not option.hidden]
+
+
+def names_of(option: click.Option) -> list[str]:
+    """Return an option's names, short ones first; some versions of click give those of --help in any order."""
+    return sorted([*option.opts, *option.secondary_opts], key=lambda name: name.startswith("--"))
+
+
+def environment(contexts: list[click.Context]) -> dict[str, list[str]]:
+    """Return which options of which commands each environment variable stands in for."""
+    readers: dict[str, list[str]] = {}
+    for context in contexts:
+        for option in options(context):
+            for variable in option.get_help_extra(context).get("envvars", ()):
+                readers.setdefault(variable, []).append(f"{names_of(option)[-1]} in '{context.command_path}'")
+    return readers
+
+
+def signature(option: click.Option, context: click.Context) -> str:
+    """Return an option's names and the metavar or the choices of its value."""
+    names = ", ".join(bold(name) for name in names_of(option))
+    if option.is_flag or option.count:
+        return names
+    metavar = option.make_metavar(context)
+    if isinstance(option.type, click.Choice) and option.metavar is None:
+        return f"{names} {'|'.join(bold(choice) for choice in metavar.strip('[]').split('|'))}"
+    return f"{names} {italic(metavar.removesuffix(' RANGE'))}"
+
+
+def explanation(option: click.Option, context: click.Context) -> str:
+    """Return an option's help, and what is known of its value besides."""
+    extra = option.get_help_extra(context)
+    facts = ["required"] if "required" in extra else []
+    facts += [f"default: {extra['default']}"] if "default" in extra else []
+    facts += [f"range: {extra['range']}"] if "range" in extra else []
+    facts += [f"environment: {', '.join(extra['envvars'])}"] if "envvars" in extra else []
+    return " ".join(filter(None, [option.help, f"[{'; '.join(facts)}]" if facts else ""]))
+
+
+def item(tag: str, text: str) -> Iterator[str]:
+    """Yield an entry of a list: a tag, and what it means."""
+    yield from [".TP", tag, *prose(text)]
+
+
+def prose(text: str) -> Iterator[str]:
+    """Yield text as roff, each sentence on lines of its own, with commands and options in bold."""
+    pieces = _LITERAL.split(" ".join(text.split()))
+    marked = "".join(bold(piece.strip("'")) if i % 2 else escape(piece) for i, piece in enumerate(pieces))
+    for sentence in _SENTENCE_END.split(marked):
+        for line in textwrap.wrap(sentence, _WIDTH, break_long_words=False, break_on_hyphens=False):
+            yield rf"\&{line}" if line.startswith(".") else line
+
+
+def verbatim(line: str) -> str:
+    """Return a line that must come out as it is."""
+    return rf"\&{escape(line)}" if line.startswith(".") else escape(line)
+
+
+def escape(text: str) -> str:
+    """Return text with every character that roff would change written so that it does not."""
+    return text.translate(_ESCAPES)
+
+
+def bold(text: str) -> str:
+    """Return text to be typed as it is."""
+    return rf"\fB{escape(text)}\fR"
+
+
+def italic(text: str) -> str:
+    """Return text to be replaced by a value."""
+    return rf"\fI{escape(text)}\fR"
+
+
+if __name__ == "__main__":
+    write_pages(Path(sys.argv[1]) if len(sys.argv) > 1 else FOLDER)
