@@ -18,8 +18,8 @@ def _parse_weights(text: str) -> dict[str, float]:
     weights: dict[str, float] = {}
     for part in text.split(","):
         name, equals, value = part.partition("=")
-        if not equals or name not in ("count", "signal", "peak", "observed", "imputed") or name in weights:
-            raise ValueError(f"{part!r} is not NAME=WEIGHT of count, signal, peak, observed, imputed, each once")
+        if not equals or name not in ("count", "signal", "peak", "observed", "imputed", "beta") or name in weights:
+            raise ValueError(f"{part!r} is not NAME=WEIGHT of count, signal, peak, observed, imputed, beta, each once")
         weights[name] = float(value)
         if not 0 <= weights[name] < float("inf"):
             raise ValueError(f"{part!r} is not a weight of at least 0")
@@ -97,7 +97,7 @@ SCORED_BATCHES = 8
 )
 @click.option(
     "--loss-weights", type=options.Parsed("WEIGHTS", _parse_weights), default="count=0.5", show_default=True,
-    help="Weights of the loss: count=0.5,signal=1,peak=0.1,observed=0.25,imputed=1, or some of these.",
+    help="Weights of the loss: count=0.5,signal=1,peak=0.1,observed=0.25,imputed=1,beta=0, or some of these.",
 )  # fmt: skip
 @options.seed
 @options.threads

@@ -469,10 +469,13 @@ class Network(nn.Module):
 def _mix(log_rate: Tensor, mixing: list[Tensor], own: Tensor, own_known: Tensor) -> Tensor:
     """Return the log of a weighted mean of the inferred rate and the kernels' rates, times a learned factor.
 
+    The factor is one for a window and assay (what another read length or run type does to counts): a factor of its own
+    for each bin would let errors of shape into the highest peaks.
+
     mixing : the log of that factor, then K + 1 weights before their softmax; each (N, L, A)
     """
     log_factor, *weights = mixing
     usable = F.pad(own_known, (0, 0, 0, 0, 1, 0), value=True)  # (N, K + 1, L, A): the inferred rate always is
     log_weights = torch.stack(weights, dim=1).masked_fill(~usable, -torch.inf).log_softmax(dim=1)
     rates = torch.cat([log_rate[:, None], own], dim=1)
-    return torch.logsumexp(log_weights + rates, dim=1) + log_factor
+    return torch.logsumexp(log_weights + rates, dim=1) + log_factor.mean(dim=1, keepdim=True)
