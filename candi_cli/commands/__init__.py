@@ -48,8 +48,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     console.command, console.level, console.debug = "candi", NORMAL, False
     signal.signal(signal.SIGTERM, _terminate)
     try:
-        result = candi.main(args=arguments, prog_name="candi", standalone_mode=False)
+        _run(sys.argv[1:] if arguments is None else list(arguments))
         sys.stdout.flush()
+    except click.exceptions.Exit as error:  # --help and --version end with it
+        return error.exit_code
     except click.exceptions.NoArgsIsHelpError as error:
         error.show()
         return error.exit_code
@@ -62,11 +64,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         console.error("interrupted; nothing was left half-written")
         return INTERRUPTED
     except BrokenPipeError:
-        return _broken_pipe()
-    except SystemExit as error:
-        if isinstance(error.__context__, BrokenPipeError):  # click turns it into an exit with 1
-            return _broken_pipe()
-        raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what is still buffered has nowhere to go
+        return BROKEN_PIPE
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         return _fail(error, f"{where}{error.strerror or error}; check the path and the disk", 1)
@@ -74,17 +73,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _fail(
             error, f"internal error ({type(error).__name__}: {error}); run again with --debug and report it", 1
         )
-    return result if isinstance(result, int) else 0
+    return 0
+
+
+def _run(arguments: list[str]) -> None:
+    """Parse and invoke; click's own `main` would turn broken pipes and interrupts into exits with 1."""
+    if "_CANDI_COMPLETE" in os.environ:  # shell completion
+        candi.main(args=arguments, prog_name="candi")
+    with candi.make_context("candi", arguments) as context:
+        candi.invoke(context)
 
 
 def command_line() -> str:
     """Return the command as it was typed, for the provenance of what it writes."""
     return shlex.join(["candi", *sys.argv[1:]])
-
-
-def _broken_pipe() -> int:
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.__stdout__.fileno() if sys.__stdout__ else 1)
-    return BROKEN_PIPE
 
 
 def _fail(error: Exception, message: str, code: int) -> int:

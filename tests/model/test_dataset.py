@@ -75,6 +75,8 @@ def test_the_order_of_assays_in_the_store_changes_nothing(store, tmp_path):
                     for layer in found.layers & set(LAYERS):
                         bins = store.read(biosample, assay, layer, chrom, 0, store.n_bins(chrom))
                         shuffled.write(biosample, assay, layer, chrom, bins)
+                    covered, block_bp = store.covered_blocks(biosample, chrom)
+                    shuffled.write_blocks(biosample, assay, chrom, covered.astype(np.uint32), block_bp)
     with Store.open(shuffled_path) as shuffled:
         assert equal(dataset(store).batch(5), dataset(shuffled).batch(5))
 
