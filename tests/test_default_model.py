@@ -16,7 +16,7 @@ def test_the_default_model_was_not_trained_on_test_rows():
     assert training["regions"] == ["chr1:22,500,001-24,100,000", "chr21:43,000,001-48,100,000"]
     files = {name for store in training["stores"] for names in store["experiments"].values() for name in names}
     assert len(files) == 13
-    assert "/work" not in training["command"]
+    assert not any(word.startswith("/") for word in training["command"].split())
 
 
 def test_the_default_model_is_small_and_knows_four_marks():
