@@ -54,6 +54,7 @@ PLATFORMS = (
     "Ion Torrent Proton",
     "Element AVITI",
 )
+GB = 1e9  # bp: depths of unlike genomes are compared as reads per Gb
 FIELDS = ("depth", "read_length", "run_type", "platform")
 _RUN_TYPE_SPELLINGS = {
     "single-ended": "single-ended", "single-end": "single-ended", "single": "single-ended", "se": "single-ended",
@@ -361,4 +362,4 @@ def depth_density(covariates: Covariates) -> float:
     """Return log2 of reads per Gb of the genome they were counted over; NaN when either is not known."""
     if not covariates.depth or not covariates.span_bp:
         return math.nan
-    return math.log2(covariates.depth / covariates.span_bp * 1e9)
+    return math.log2(covariates.depth / covariates.span_bp * GB)

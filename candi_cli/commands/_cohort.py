@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from candi_cli.counting import CountingRule
-from candi_cli.covariates import CONTROL, Covariates, depth_density
+from candi_cli.covariates import CONTROL, GB, Covariates, depth_density
 from candi_cli.errors import GenomeError, RequestError, StoreError
 from candi_cli.genome import Chromsizes, Region, check_contigs, parse_region
 from candi_cli.io.bed import read_intervals
@@ -24,7 +24,6 @@ from candi_cli.model.training import Progress
 from candi_cli.store import Store, StoredExperiment
 
 _BINOMIAL_THINNING = 8  # the deepest where a store has no folds
-GB = 1e9
 
 
 @dataclass(frozen=True)

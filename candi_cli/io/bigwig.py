@@ -16,7 +16,7 @@ import pyBigWig
 from numpy.typing import NDArray
 
 from candi_cli.errors import TrackError
-from candi_cli.genome import Region
+from candi_cli.genome import Region, bin_count
 
 _BINS_AT_ONCE = 1 << 18
 _MAGIC = (b"\x26\xfc\x8f\x88", b"\x88\x8f\xfc\x26")
@@ -37,7 +37,7 @@ def read_means(path: Path, chrom: str, length: int, resolution: int) -> NDArray[
     with _Reading(path) as track:
         found = track.chroms().get(chrom)
         if found is None:
-            return np.zeros(-(-length // resolution), dtype=np.float32)
+            return np.zeros(bin_count(length, resolution), dtype=np.float32)
         if found != length:
             raise TrackError(
                 f"{path}: {chrom} is {found:,} bp but {length:,} bp in the reads; use the same genome build for both"
@@ -60,7 +60,7 @@ def read_chroms(path: Path) -> dict[str, int]:
 
 
 def _bin_means(values: NDArray[np.float32], resolution: int) -> NDArray[np.float32]:
-    padded = np.full(-(-len(values) // resolution) * resolution, np.nan, dtype=np.float32)
+    padded = np.full(bin_count(len(values), resolution) * resolution, np.nan, dtype=np.float32)
     padded[: len(values)] = values
     rows = padded.reshape(-1, resolution)
     covered = np.isfinite(rows)

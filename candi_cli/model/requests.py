@@ -3,10 +3,8 @@
 from dataclasses import replace
 from typing import NamedTuple
 
-from candi_cli.covariates import Covariates
+from candi_cli.covariates import GB, Covariates
 from candi_cli.model.checkpoint import AssayCard, ModelCard
-
-_GB = 1e9
 
 
 class Fitted(NamedTuple):
@@ -53,7 +51,7 @@ def fit_to_card(
 def _depth_warning(covariates: Covariates, trained: AssayCard) -> list[str]:
     if not covariates.depth or not covariates.span_bp:
         return []
-    low, high = (bound * covariates.span_bp / _GB for bound in trained.depth_range)
+    low, high = (bound * covariates.span_bp / GB for bound in trained.depth_range)
     if low <= covariates.depth <= high:
         return []
     return [

@@ -42,7 +42,7 @@ class Model(Network):
     def loss(self, output: CandiOutput, targets: CandiTargets) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the weighted loss and its terms, each the mean over the valid entries of the batch.
 
-        The signal's target is -log10 p; this is the one place where it becomes arcsinh(-log10 p).
+        The signal's target is -log10 p; see `_transformed`.
         """
         weights = self.weights
         counts, signal, peaks = targets.counts, targets.signal, targets.peaks
@@ -55,7 +55,7 @@ class Model(Network):
             "signal": (
                 weights.signal,
                 signal.isfinite(),
-                gaussian_nll(torch.arcsinh(signal.nan_to_num(0.0)), output.signal_mean, output.signal_sd),
+                gaussian_nll(_transformed(signal.nan_to_num(0.0)), output.signal_mean, output.signal_sd),
             ),
             "peak": (weights.peak, peaks.isfinite(), peak_nll(peaks.nan_to_num(0.0), output.peak_logit)),
         }
@@ -94,11 +94,16 @@ class Model(Network):
                 )
                 self.count_decoder.head.bias[0, assay] = math.log(_finite_mean(counts) + 1e-3) - math.log(2) * offset
             if signal.isfinite().any():
-                mean = max(_finite_mean(torch.arcsinh(signal)), 1e-2)
+                mean = max(_finite_mean(_transformed(signal)), 1e-2)
                 self.signal_decoder.head.bias[0, assay] = math.log(math.expm1(mean))
             if peaks.isfinite().any():
                 rate = min(max(_finite_mean(peaks), 1e-3), 1 - 1e-3)
                 self.peak_decoder.head.bias[0, assay] = math.log(rate / (1 - rate))
+
+
+def _transformed(signal: Tensor) -> Tensor:
+    """Return arcsinh(-log10 p): the one place where a signal becomes what the network models."""
+    return torch.arcsinh(signal)
 
 
 def _finite_mean(values: Tensor) -> float:
