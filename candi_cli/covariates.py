@@ -7,8 +7,8 @@ that is not known is `None` here, NaN or *unknown* in arrays, and never 0.
 import csv
 import math
 import re
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -18,8 +18,10 @@ from candi_cli.errors import SheetError
 
 COLUMNS = (
     "biosample", "assay", "file", "control", "depth", "read_length", "run_type", "platform",
-    "signal", "peaks", "donor", "tissue",
+    "signal", "peaks", "donor", "tissue", "split", "md5", "signal_md5", "peaks_md5",
 )  # fmt: skip
+FILE_COLUMNS = ("file", "signal", "peaks")
+SPLITS = ("train", "validation", "test")
 CONTROL = "control"
 _CONTROL_NAMES = frozenset({"control", "chip-control", "chipseq-control"})
 _NOT_KNOWN = frozenset({"", "NA", "N/A", "na", "n/a", "."})
@@ -60,6 +62,14 @@ _RUN_TYPE_SPELLINGS = {
     "single-ended": "single-ended", "single-end": "single-ended", "single": "single-ended", "se": "single-ended",
     "paired-ended": "paired-ended", "paired-end": "paired-ended", "paired": "paired-ended", "pe": "paired-ended",
 }  # fmt: skip
+_SPLIT_SPELLINGS = {
+    "train": "train",
+    "validation": "validation",
+    "valid": "validation",
+    "val": "validation",
+    "test": "test",
+}
+_MD5 = re.compile(r"^[0-9a-f]{32}$")
 _DEPTH = re.compile(r"^(\d+(?:\.\d+)?(?:[eE][+]?\d+)?)([kKmMgG]?)$")
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9}
 
@@ -92,7 +102,12 @@ class Covariates:
 class Experiment:
     """One row of the sheet: an assay of a biosample, where its files are, and its covariates.
 
-    `remark` is something about the row that a user should be told.
+    Attributes
+    ----------
+    file, signal, peaks : the reads, the -log10 p track and the peaks; any of them may be absent
+    split : one of `SPLITS`, or None when the sheet does not say
+    md5sums : expected MD5 in lower-case hex of the files in the columns named by its keys (`FILE_COLUMNS`)
+    remark : something about the row that a user should be told
     """
 
     biosample: str
@@ -101,6 +116,10 @@ class Experiment:
     signal: Path | None = None
     peaks: Path | None = None
     covariates: Covariates = Covariates()
+    donor: str | None = None
+    tissue: str | None = None
+    split: str | None = None
+    md5sums: Mapping[str, str] = field(default_factory=dict)
     remark: str | None = None
 
     @property
@@ -261,13 +280,23 @@ def _parse_row(cells: dict[str, str], folder: Path, where: str) -> tuple[list[Ex
         if "/" in known.get(name, "") or known.get(name, "").startswith("."):
             problems.append(f"{where}: {name}: {known[name]!r} holds a slash or starts with a dot; choose another name")
     values: dict[str, float | str | None] = {}
-    for field, parse in _PARSERS.items():
-        if field in known:
+    for column, parse in _PARSERS.items():
+        if column in known:
             try:
-                values[field] = parse(known[field])
+                values[column] = parse(known[column])
             except ValueError as error:
-                problems.append(f"{where}: {field}: {error}; {_REMEDIES[field]}")
+                problems.append(f"{where}: {column}: {error}; {_REMEDIES[column]}")
     values["platform"] = parse_platform(known["platform"]) if "platform" in known else None
+    md5sums = {}
+    for name, column in zip(FILE_COLUMNS, ("md5", "signal_md5", "peaks_md5"), strict=True):
+        if column in known:
+            md5sums[name] = known[column].lower()
+            if not _MD5.match(md5sums[name]):
+                problems.append(f"{where}: {column}: {known[column]!r} is not an MD5 sum; give 32 hex digits or NA")
+            elif name not in known:
+                problems.append(f"{where}: {column}: given without {name}; name the file or write NA")
+    if "split" in known and known["split"].lower() not in _SPLIT_SPELLINGS:
+        problems.append(f"{where}: split: {known['split']!r} is no split; give {', '.join(SPLITS)} or NA")
     if problems:
         return [], problems
     assay = CONTROL if known["assay"].lower() in _CONTROL_NAMES else known["assay"]
@@ -276,7 +305,12 @@ def _parse_row(cells: dict[str, str], folder: Path, where: str) -> tuple[list[Ex
     remark = None
     if "platform" in known and covariates.platform is None:
         remark = f"{where}: platform: {known['platform']!r} is not in the vocabulary; taken as not known"
-    experiments = [Experiment(known["biosample"], assay, covariates=covariates, remark=remark, **files)]
+    experiments = [
+        Experiment(
+            known["biosample"], assay, covariates=covariates, donor=known.get("donor"), tissue=known.get("tissue"),
+            split=_SPLIT_SPELLINGS.get(known.get("split", "").lower()), md5sums=md5sums, remark=remark, **files,
+        )
+    ]  # fmt: skip
     if "control" in known:
         if assay == CONTROL:
             return [], [f"{where}: control: a control has no control; write NA"]
