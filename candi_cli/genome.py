@@ -6,6 +6,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
+from candi_cli.contigs import shorten
 from candi_cli.errors import GenomeError
 
 Chromsizes = dict[str, int]
@@ -115,36 +116,6 @@ def parse_regions(texts: Sequence[str], chromsizes: Mapping[str, int], resolutio
         else:
             regions.append(Region(chrom, first, last))
     return regions
-
-
-def shorten(names: Mapping[str, int] | Sequence[str], limit: int = 4) -> str:
-    """Name the first few of a list, and how many more there are."""
-    listed = list(names)
-    more = f" and {len(listed) - limit} more" if len(listed) > limit else ""
-    return ", ".join(listed[:limit]) + more
-
-
-def check_contigs(found: Mapping[str, int], expected: Mapping[str, int], *, source: str, against: str) -> list[str]:
-    """Return the contigs that two sources share; contigs of another length in one of them are left out.
-
-    Raises
-    ------
-    GenomeError
-        They share no contig of equal name and length; the message names both sides.
-    """
-    shared = [chrom for chrom, length in found.items() if expected.get(chrom) == length]
-    if shared:
-        return shared
-    for chrom, length in found.items():
-        if chrom in expected:
-            raise GenomeError(
-                f"{source}: {chrom} is {length:,} bp but {expected[chrom]:,} bp in {against}; "
-                "use the same genome build for both"
-            )
-    raise GenomeError(
-        f"{source}: has contigs {shorten(found)} but {against} has {shorten(expected)}; "
-        "use the same genome build and chromosome names for both"
-    )
 
 
 def tile(chrom: str, start: int, end: int, *, n_bins: int, context: int, flank: int) -> Iterator[Window]:

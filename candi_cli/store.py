@@ -4,8 +4,10 @@ The layout is documented in `man/candi-store.5`. A store is written under a temp
 """
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple
@@ -13,6 +15,7 @@ from uuid import uuid4
 
 import h5py
 import numpy as np
+from isal import isal_zlib
 from numpy.typing import NDArray
 
 from candi_cli import __version__
@@ -22,9 +25,11 @@ from candi_cli.errors import StoreError
 from candi_cli.genome import Chromsizes, bin_count
 
 FORMAT = "candi-store"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 LAYERS = ("counts", "folds", "signal", "peaks")
-_CHUNK_BINS = 4096
+CHUNK_BINS = 4096
+_IsalError: Any = isal_zlib.error
+_LEVEL = 1  # of igzip: near zlib's level 4 in size, five times as fast
 
 
 class StoredExperiment(NamedTuple):
@@ -35,6 +40,16 @@ class StoredExperiment(NamedTuple):
     covariates: Covariates
     fold_depths: NDArray[np.int64]
     layers: frozenset[str]
+    donor: str | None = None
+    tissue: str | None = None
+    split: str | None = None
+
+
+class Finding(NamedTuple):
+    """One dataset that `Store.verify` looked at: its path in the file and what is wrong with it, if anything."""
+
+    dataset: str
+    fault: str | None
 
 
 class Store:
@@ -44,10 +59,42 @@ class Store:
     """
 
     def __init__(self, file: h5py.File, path: Path | None) -> None:
-        self._file, self.path = file, path
-        self.rule = CountingRule.from_json(json.loads(file.attrs["counting"]))
-        names = file["genome/chroms"].asstr()[:]
-        self.chromsizes: Chromsizes = dict(zip(names, file["genome/lengths"][:].tolist(), strict=True))
+        self._file, self.path, self._process = file, path, os.getpid()
+        self._chunked: dict[tuple[str, str, str, str], _Chunked] = {}
+        with self._naming_damage("its header"):
+            self.rule = CountingRule.from_json(json.loads(file.attrs["counting"]))
+            names = file["genome/chroms"].asstr()[:]
+            self.chromsizes: Chromsizes = dict(zip(names, file["genome/lengths"][:].tolist(), strict=True))
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Travel to another process as a path, to be opened there anew."""
+        if self.path is None:
+            raise TypeError("a store in memory cannot be sent to another process")
+        return {"path": self.path.resolve()}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        opened = Store.open(state["path"])
+        self.__dict__.update(opened.__dict__)
+
+    @contextmanager
+    def _naming_damage(self, what: str) -> Iterator[None]:
+        """Raise StoreError where HDF5, or JSON in it, cannot be read."""
+        try:
+            yield
+        except (OSError, RuntimeError, KeyError, ValueError, TypeError, _IsalError) as error:
+            raise StoreError(
+                f"{self.name}: {what} cannot be read; it is damaged, rebuild it with 'candi bin'"
+            ) from error
+
+    def _opened(self) -> h5py.File:
+        """Return the file, opened anew in a process that was forked since: HDF5 must not be shared over a fork."""
+        if self._process != os.getpid() and self.path is not None:
+            self._file = h5py.File(self.path, "r")
+            self._chunked, self._process = {}, os.getpid()
+        return self._file
+
+    def _group(self, biosample: str, assay: str) -> h5py.Group:
+        return self._opened()["biosamples"][biosample][assay]
 
     @classmethod
     def create(
@@ -115,11 +162,11 @@ class Store:
     @property
     def biosamples(self) -> list[str]:
         """Names of the biosamples, sorted."""
-        return sorted(self._file["biosamples"])
+        return sorted(self._opened()["biosamples"])
 
     def assays(self, biosample: str) -> list[str]:
         """Names of the assays of a biosample, sorted; the control is one of them."""
-        return sorted(self._file["biosamples"][biosample])
+        return sorted(self._opened()["biosamples"][biosample])
 
     def n_bins(self, chrom: str) -> int:
         """Return the number of bins of a chromosome."""
@@ -127,26 +174,33 @@ class Store:
 
     def add_experiment(self, biosample: str, assay: str) -> None:
         """Open an experiment's place; its layers follow by `write`, its covariates by `describe`."""
-        self._file["biosamples"].require_group(biosample).create_group(assay)
+        self._opened()["biosamples"].require_group(biosample).create_group(assay)
 
     def write(self, biosample: str, assay: str, layer: str, chrom: str, values: NDArray[Any]) -> None:
         """Store one layer of a chromosome: shape (n_bins,), for folds (n_bins, K); integers in the smallest width."""
         if len(values) != self.n_bins(chrom):
             raise ValueError(f"{layer} of {chrom} has {len(values)} bins, the grid {self.n_bins(chrom)}")
-        self._file["biosamples"][biosample][assay].create_dataset(
+        stored = np.ascontiguousarray(_narrowest(values) if values.dtype.kind == "u" else values)
+        stored = stored.astype(stored.dtype.newbyteorder("<"), copy=False)
+        dataset = self._group(biosample, assay).create_dataset(
             f"{layer}/{chrom}",
-            data=_narrowest(values) if values.dtype.kind == "u" else values,
-            chunks=(min(_CHUNK_BINS, len(values)), *values.shape[1:]),
+            shape=stored.shape,
+            dtype=stored.dtype,
+            chunks=(min(CHUNK_BINS, len(stored)), *stored.shape[1:]),
             compression="gzip",
-            compression_opts=4,
-            shuffle=True,
-            fletcher32=True,
+            compression_opts=_LEVEL,
+            shuffle=stored.itemsize > 1,
         )
+        for start in range(0, len(stored), dataset.chunks[0]):
+            chunk = _compressed(stored[start : start + dataset.chunks[0]], dataset.chunks)
+            dataset.id.write_direct_chunk((start, *(0 for _ in stored.shape[1:])), chunk)
+        dataset.attrs["crc32"] = np.uint32(isal_zlib.crc32(stored))
 
     def write_blocks(self, biosample: str, assay: str, chrom: str, blocks: NDArray[np.uint32], block_bp: int) -> None:
         """Store how many reads start in each block of a chromosome."""
-        dataset = self._file["biosamples"][biosample][assay].create_dataset(f"blocks/{chrom}", data=blocks)
+        dataset = self._group(biosample, assay).create_dataset(f"blocks/{chrom}", data=blocks)
         dataset.attrs["block_bp"] = block_bp
+        dataset.attrs["crc32"] = np.uint32(isal_zlib.crc32(np.ascontiguousarray(blocks)))
 
     def describe(
         self,
@@ -156,24 +210,39 @@ class Store:
         *,
         fold_depths: Sequence[int] = (),
         sources: Sequence[Mapping[str, Any]] = (),
+        origin: Mapping[str, str | None] | None = None,
     ) -> None:
-        """Store an experiment's covariates, the reads in each fold, and the files it was made from."""
-        self._file["biosamples"][biosample][assay].attrs.update(
+        """Store an experiment's covariates, the reads in each fold, the files it was made from and its origin.
+
+        Parameters
+        ----------
+        origin : donor, tissue and split, as the sample sheet says
+        """
+        self._group(biosample, assay).attrs.update(
             covariates=json.dumps(asdict(covariates), sort_keys=True),
             fold_depths=np.asarray(fold_depths, dtype=np.int64),
             sources=json.dumps(list(sources), sort_keys=True),
+            origin=json.dumps(dict(origin or {}), sort_keys=True),
         )
+
+    def adopt(self, other: "Store", biosample: str, assay: str) -> None:
+        """Take over an experiment of another store, its compressed data as they are."""
+        place = self._opened()["biosamples"].require_group(biosample)
+        other._opened().copy(f"biosamples/{biosample}/{assay}", place, name=assay)
 
     def experiment(self, biosample: str, assay: str) -> StoredExperiment:
         """Return what the store knows of an experiment."""
-        group = self._file["biosamples"][biosample][assay]
-        covariates = Covariates(**json.loads(group.attrs["covariates"]))
-        layers = frozenset(layer for layer in LAYERS if layer in group)
-        return StoredExperiment(biosample, assay, covariates, group.attrs["fold_depths"][:], layers)
+        with self._naming_damage(f"{biosample}/{assay}"):
+            group = self._group(biosample, assay)
+            covariates = Covariates(**json.loads(group.attrs["covariates"]))
+            layers = frozenset(layer for layer in LAYERS if layer in group)
+            origin = json.loads(group.attrs["origin"])
+            return StoredExperiment(biosample, assay, covariates, group.attrs["fold_depths"][:], layers, **origin)
 
     def sources(self, biosample: str, assay: str) -> list[dict[str, Any]]:
         """Return name, size and modification time of the files that an experiment was made from."""
-        found: list[dict[str, Any]] = json.loads(self._file["biosamples"][biosample][assay].attrs["sources"])
+        with self._naming_damage(f"{biosample}/{assay}"):
+            found: list[dict[str, Any]] = json.loads(self._group(biosample, assay).attrs["sources"])
         return found
 
     def chroms_with_reads(self, biosample: str) -> list[str]:
@@ -185,7 +254,7 @@ class Store:
 
     def has(self, biosample: str, assay: str, layer: str, chrom: str) -> bool:
         """Return whether an experiment has a layer on a chromosome."""
-        return f"{layer}/{chrom}" in self._file["biosamples"][biosample][assay]
+        return f"{layer}/{chrom}" in self._group(biosample, assay)
 
     def read(self, biosample: str, assay: str, layer: str, chrom: str, start: int, end: int) -> NDArray[Any]:
         """Return the bins [start, end) of a layer; bins outside of the chromosome, and chromosomes without data, are 0.
@@ -195,20 +264,75 @@ class Store:
         StoreError
             The data do not match their checksum.
         """
-        group = self._file["biosamples"][biosample][assay][layer]
-        n_bins = self.n_bins(chrom)
-        inside_start, inside_end = min(max(start, 0), n_bins), max(min(end, n_bins), 0)
-        dataset = group.get(chrom)
-        like = dataset if dataset is not None else next(iter(group.values()))
-        values = np.zeros((end - start, *like.shape[1:]), dtype=like.dtype)
-        if dataset is not None and inside_start < inside_end:
-            try:
-                values[inside_start - start : inside_end - start] = dataset[inside_start:inside_end]
-            except OSError as error:
-                raise StoreError(
-                    f"{self.name}: {layer} of {biosample}/{assay} on {chrom} are damaged; rebuild it with 'candi bin'"
-                ) from error
+        with self._naming_damage(f"{layer} of {biosample}/{assay} on {chrom}"):
+            self._opened()
+            chunked = self._layer(biosample, assay, layer, chrom)
+            values = np.zeros((end - start, *chunked.shape[1:]), dtype=chunked.dtype)
+            inside_start, inside_end = max(start, 0), min(end, chunked.shape[0])
+            if inside_start < inside_end:
+                chunked.read_into(values[inside_start - start : inside_end - start], inside_start)
         return values
+
+    def _layer(self, biosample: str, assay: str, layer: str, chrom: str) -> "_Chunked":
+        key = (biosample, assay, layer, chrom)
+        if key not in self._chunked:
+            group = self._group(biosample, assay)[layer]
+            found = group.get(chrom)
+            like = found if found is not None else next(iter(group.values()))
+            self._chunked[key] = _Chunked(like) if found is not None else _Chunked(like, empty=True)
+        return self._chunked[key]
+
+    def facts(self) -> dict[str, Any]:
+        """Return what the store says of itself and of each experiment, as plain JSON values."""
+        with self._naming_damage("its header"):
+            header = self._opened().attrs
+            facts: dict[str, Any] = {
+                "format_version": int(header["format_version"]),
+                "candi_version": header["candi_version"],
+                "command": header["command"],
+                "counting": self.rule.to_json(),
+                "chromsizes": self.chromsizes,
+            }
+        facts["experiments"] = [
+            {
+                **self.experiment(biosample, assay)._asdict(),
+                "covariates": asdict(self.experiment(biosample, assay).covariates),
+                "layers": [layer for layer in LAYERS if layer in self.experiment(biosample, assay).layers],
+                "fold_depths": self.experiment(biosample, assay).fold_depths.tolist(),
+                "sources": self.sources(biosample, assay),
+            }
+            for biosample in self.biosamples
+            for assay in self.assays(biosample)
+        ]
+        return facts
+
+    def verify(self) -> Iterator[Finding]:
+        """Read every dataset and compare it with its checksum, and its shape with the grid.
+
+        Yields
+        ------
+        Finding
+            One for each dataset, in the order of the file.
+        """
+        for biosample in self.biosamples:
+            for assay in self.assays(biosample):
+                group = self._group(biosample, assay)
+                for layer in sorted(group):
+                    for chrom in sorted(group[layer], key=list(self.chromsizes).index):
+                        yield Finding(f"{biosample}/{assay}/{layer}/{chrom}", self._fault(group[layer], layer, chrom))
+
+    def _fault(self, group: h5py.Group, layer: str, chrom: str) -> str | None:
+        try:
+            dataset = group[chrom]
+            n_bins = (
+                self.n_bins(chrom) if layer in LAYERS else bin_count(self.chromsizes[chrom], dataset.attrs["block_bp"])
+            )
+            if len(dataset) != n_bins:
+                return f"has {len(dataset):,} bins, the grid {n_bins:,}"
+            found = isal_zlib.crc32(np.ascontiguousarray(dataset[:]))
+            return None if found == int(dataset.attrs["crc32"]) else "does not match its checksum"
+        except (OSError, RuntimeError, KeyError, ValueError) as error:
+            return f"cannot be read ({str(error).splitlines()[0]})"
 
     def covered_blocks(self, biosample: str, chrom: str) -> tuple[NDArray[np.bool_], int]:
         """Return which blocks of a chromosome hold a read of any experiment, and the block's width in bp.
@@ -217,15 +341,69 @@ class Store:
         """
         found = None
         block_bp = 0
-        for group in self._file["biosamples"][biosample].values():
-            dataset = group.get(f"blocks/{chrom}")
-            if dataset is not None:
-                covered = dataset[:] > 0
-                found = covered if found is None else found | covered
-                block_bp = int(dataset.attrs["block_bp"])
+        with self._naming_damage(f"blocks of {biosample} on {chrom}"):
+            for group in self._opened()["biosamples"][biosample].values():
+                dataset = group.get(f"blocks/{chrom}")
+                if dataset is not None:
+                    covered = dataset[:] > 0
+                    found = covered if found is None else found | covered
+                    block_bp = int(dataset.attrs["block_bp"])
         if found is None:
             return np.zeros(1, dtype=np.bool_), self.chromsizes[chrom]
         return found, block_bp
+
+
+@dataclass(frozen=True)
+class _Chunked:
+    """A dataset that is read chunk by chunk, without the filters and the chunk cache of HDF5, which are slower."""
+
+    dataset: h5py.Dataset
+    empty: bool = False
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.dataset.shape
+
+    @property
+    def dtype(self) -> np.dtype:
+        return self.dataset.dtype
+
+    def read_into(self, values: NDArray[Any], start: int) -> None:
+        """Fill `values` with the bins from `start` on; a chromosome without data stays 0."""
+        if self.empty:
+            return
+        n_chunk, *rest = self.dataset.chunks
+        end = start + len(values)
+        for chunk_start in range(start // n_chunk * n_chunk, end, n_chunk):
+            _, stored = self.dataset.id.read_direct_chunk((chunk_start, *(0 for _ in rest)))
+            chunk = _decompressed(stored, self.dataset.dtype, (n_chunk, *rest))
+            first, last = max(start, chunk_start), min(end, chunk_start + n_chunk)
+            values[first - start : last - start] = chunk[first - chunk_start : last - chunk_start]
+
+
+def is_hdf5(path: Path) -> bool:
+    """Return whether a file is HDF5, as a store is."""
+    try:
+        with path.open("rb") as handle:
+            return handle.read(8) == b"\x89HDF\r\n\x1a\n"
+    except OSError:
+        return False
+
+
+def _compressed(values: NDArray[Any], shape: tuple[int, ...]) -> bytes:
+    """Return a chunk as HDF5's filters shuffle and gzip write it; the last one of a dataset is filled up with zeros."""
+    if len(values) < shape[0]:
+        values = np.concatenate([values, np.zeros((shape[0] - len(values), *shape[1:]), dtype=values.dtype)])
+    planes = values.reshape(-1).view(np.uint8).reshape(-1, values.itemsize).T
+    return isal_zlib.compress(np.ascontiguousarray(planes), _LEVEL, 15)
+
+
+def _decompressed(stored: bytes, dtype: np.dtype, shape: tuple[int, ...]) -> NDArray[Any]:
+    n_values = int(np.prod(shape))
+    planes = np.frombuffer(isal_zlib.decompress(stored, 15, n_values * dtype.itemsize), dtype=np.uint8)
+    if dtype.itemsize > 1:
+        planes = np.ascontiguousarray(planes.reshape(dtype.itemsize, n_values).T)
+    return planes.view(dtype).reshape(shape)
 
 
 def _narrowest(values: NDArray[Any]) -> NDArray[Any]:

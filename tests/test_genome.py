@@ -12,11 +12,9 @@ from candi_cli.errors import GenomeError
 from candi_cli.genome import (
     Region,
     bin_count,
-    check_contigs,
     parse_region,
     parse_regions,
     read_chromsizes,
-    shorten,
     tile,
 )
 
@@ -166,36 +164,6 @@ def test_a_file_that_lists_no_chromosomes_is_refused_by_name(tmp_path, content, 
         path.write_bytes(content)
     with pytest.raises(GenomeError, match=rf"^{re.escape(str(path))}: {fact}"):
         read_chromsizes(path)
-
-
-def test_shared_contigs_keep_the_order_of_the_source_and_leave_out_other_lengths():
-    found = {"chr2": 20, "chrM": 5, "chr1": 10, "chr3": 30}
-    expected = {"chr1": 10, "chr2": 20, "chr3": 31, "chrX": 7}
-    assert check_contigs(found, expected, source="a.bam", against="the reference") == ["chr2", "chr1"]
-
-
-def test_another_length_is_told_with_both_lengths_and_both_sides():
-    with pytest.raises(GenomeError) as caught:
-        check_contigs({"chrM": 1, "chr1": 249_250_621}, {"chr1": 248_956_422}, source="a.bam", against="hg38.sizes")
-    message = str(caught.value)
-    assert message.startswith("a.bam: chr1 is 249,250,621 bp but 248,956,422 bp in hg38.sizes;")
-    assert "same genome build" in message
-
-
-def test_other_names_are_told_with_names_of_both_sides():
-    with pytest.raises(GenomeError) as caught:
-        check_contigs({str(n): n for n in range(1, 8)}, {"chr1": 1, "chr2": 2}, source="a.bam", against="b.h5")
-    message = str(caught.value)
-    assert message.startswith("a.bam: has contigs 1, 2, 3, 4 and 3 more but b.h5 has chr1, chr2;")
-    assert "chromosome names" in message
-
-
-@given(st.lists(st.sampled_from("abcdef"), max_size=9), st.integers(1, 9))
-def test_shortened_lists_name_or_count_every_entry(names, limit):
-    named, _, more = shorten(names, limit).partition(" and ")
-    shown = named.split(", ") if named else []
-    assert shown == names[:limit]
-    assert len(shown) + int(more.split()[0] if more else 0) == len(names)
 
 
 @given(

@@ -10,8 +10,10 @@ FLOORS = [
     {"commands"},
     {"model", "report"},
     {"binning"},
-    {"io", "store", "evaluation", "loci", "biosamples"},
+    {"encode"},
+    {"io", "store", "evaluation", "loci", "biosamples", "splits"},
     {"genome", "covariates", "counting"},
+    {"contigs"},
     {"errors"},
 ]
 FLOOR_OF = {room: number for number, floor in enumerate(FLOORS) for room in floor}
@@ -24,6 +26,7 @@ HOMES = {
     "pysam": "io",
     "pyBigWig": "io",
     "h5py": "store",
+    "numba": "io",
     "matplotlib": "report",
     "jinja2": "report",
 }

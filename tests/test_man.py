@@ -19,7 +19,7 @@ import pytest
 from candi_cli.commands import candi as program
 from candi_cli.counting import CountingRule
 from candi_cli.covariates import Covariates
-from candi_cli.io.reads import BLOCK_BP
+from candi_cli.io.tally import BLOCK_BP
 from candi_cli.store import FORMAT_VERSION, Store
 
 MAN = Path(__file__).parents[1] / "man"

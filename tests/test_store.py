@@ -216,7 +216,9 @@ def test_damaged_values_are_noticed_and_the_others_still_read(written, values, t
     content[chunk.byte_offset + chunk.size // 2] ^= 0x10
     path.write_bytes(content)
     with Store.open(path) as store:
-        with pytest.raises(StoreError, match=rf"^{re.escape(str(path))}: {layer} of b/x on chr2 are damaged;"):
+        with pytest.raises(
+            StoreError, match=rf"^{re.escape(str(path))}: {layer} of b/x on chr2 cannot be read; it is damaged,"
+        ):
             store.read("b", "x", layer, "chr2", 0, 41)
         for other in set(LAYERS) - {layer}:
             np.testing.assert_array_equal(store.read("b", "x", other, "chr2", 0, 41), values[other])

@@ -14,7 +14,7 @@ from candi_cli import __version__
 from candi_cli.commands._console import NORMAL, console
 from candi_cli.errors import CandiError
 
-COMMANDS = ("bin", "train", "denoise")
+COMMANDS = ("sheet", "bin", "info", "downsample", "train", "denoise")
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 INTERRUPTED, BROKEN_PIPE, TERMINATED = 130, 141, 143
 
@@ -85,8 +85,18 @@ def _run(arguments: list[str]) -> None:
 
 
 def command_line() -> str:
-    """Return the command as it was typed, for the provenance of what it writes."""
-    return shlex.join(["candi", *sys.argv[1:]])
+    """Return the command as it was typed, for the provenance of what it writes.
+
+    The number of threads is left out: what is written does not depend on it.
+    """
+    kept: list[str] = []
+    words = iter(sys.argv[1:])
+    for word in words:
+        if word in ("-@", "--threads"):
+            next(words, None)
+        elif not word.startswith(("-@", "--threads=")):
+            kept.append(word)
+    return shlex.join(["candi", *kept])
 
 
 def _fail(error: Exception, message: str, code: int) -> int:

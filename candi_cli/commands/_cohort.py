@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from candi_cli.counting import CountingRule
 from candi_cli.covariates import CONTROL, GB, Covariates, depth_density
 from candi_cli.errors import GenomeError, RequestError, StoreError
-from candi_cli.genome import Chromsizes, Region, check_contigs, parse_region
+from candi_cli.genome import Chromsizes, Region, parse_region
 from candi_cli.io.bed import read_intervals
 from candi_cli.io.sequence import Sequence as Fasta
 from candi_cli.loci import Loci, find_loci
@@ -147,13 +147,15 @@ def _check_chroms(chroms: Sequence[str], known: Chromsizes) -> None:
 def _open_sequences(stores: Sequence[Store], stack: ExitStack, reference: Path | None) -> dict[str, Fasta]:
     if reference is None:
         return {}
-    fasta = stack.enter_context(Fasta(reference))
+    sequences = {}
     for store in stores:
-        shared = check_contigs(store.chromsizes, fasta.chromsizes, source=store.name, against=str(reference))
+        fasta = stack.enter_context(Fasta(reference))
+        fasta.name_as(store.chromsizes, source=store.name)
         for chrom in {chrom for biosample in store.biosamples for chrom in store.chroms_with_reads(biosample)}:
-            if chrom in fasta.chromsizes and chrom not in shared:
+            if fasta.chromsizes.get(chrom, store.chromsizes[chrom]) != store.chromsizes[chrom]:
                 raise GenomeError(f"{reference}: {chrom} has another length than in {store.name}; use one genome build")
-    return {store.name: fasta for store in stores}
+        sequences[store.name] = fasta
+    return sequences
 
 
 def _preset(

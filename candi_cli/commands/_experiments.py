@@ -1,48 +1,81 @@
 """From the command line's READS and sample sheet to binned experiments, for every command that takes reads."""
 
+import shutil
+import sys
+import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
-from candi_cli.binning import bin_experiments, genome_of
+import click
+
+from candi_cli.binning import Binning, Outcome, bin_experiment, genome_of
+from candi_cli.biosamples import separate, to_experiments
 from candi_cli.commands._console import VERBOSE, console
+from candi_cli.contigs import Aliases, read_aliases, shorten
 from candi_cli.counting import CountingRule
-from candi_cli.covariates import CONTROL, Covariates, Experiment, match_reads, read_sheet
+from candi_cli.covariates import CONTROL, Experiment, match_reads, read_sheet
+from candi_cli.encode import is_portal_metadata, read_metadata
 from candi_cli.errors import ReadsError, RequestError
-from candi_cli.genome import Chromsizes, check_contigs, read_chromsizes
-from candi_cli.io.reads import ReadsSummary
+from candi_cli.genome import Chromsizes, read_chromsizes
 from candi_cli.io.sequence import Sequence as Fasta
-from candi_cli.store import Store
+from candi_cli.store import Store, is_hdf5
+
+STDIN = Path("-")
 
 
 def choose_experiments(sheet: Path | None, reads: Sequence[Path]) -> list[Experiment]:
-    """Return the experiments of READS (all of the sheet without any), with the controls of their biosamples."""
+    """Return the experiments of READS (all of the sheet without any), with the controls of their biosamples.
+
+    The sheet may be a metadata.tsv of the ENCODE portal. Of READS, `-` is stdin.
+    """
     if sheet is None:
         for path in reads:
-            if not path.exists():
+            if path != STDIN and not path.exists():
                 raise ReadsError(f"{path}: no such file; check the path")
         raise RequestError("--covariates: READS need a sample sheet; write one (columns biosample, assay, file, ...)")
-    return match_reads(read_sheet(sheet), reads, sheet=sheet)
+    if is_portal_metadata(sheet):
+        candidates, remarks = read_metadata(sheet)
+        rows = to_experiments(separate(candidates))
+        for remark in remarks:
+            console.log(remark)
+    else:
+        rows = read_sheet(sheet)
+    chosen = match_reads(rows, reads, sheet=sheet)
+    return [replace(row, file=_kept_stdin()) if row.file == STDIN else row for row in chosen]
+
+
+def _kept_stdin() -> Path:
+    """Return a temporary file of what comes on stdin: what it is, and its header, are looked at before its reads."""
+    if sys.stdin.isatty():
+        raise RequestError("-: stdin is a terminal; pipe reads into candi, or name a file")
+    folder = tempfile.TemporaryDirectory(prefix="candi-")
+    click.get_current_context().call_on_close(folder.cleanup)
+    path = Path(folder.name) / "stdin"
+    with path.open("wb") as handle:
+        shutil.copyfileobj(sys.stdin.buffer, handle, 1 << 20)
+    return path
+
+
+def named_aliases(path: Path | None) -> Aliases:
+    """Return the other names of contigs in a user's table, none without one."""
+    return read_aliases(path) if path is not None else ()
 
 
 def read_genome(
-    experiments: Sequence[Experiment], rule: CountingRule, *, genome: Path | None, reference: Path | None
+    experiments: Sequence[Experiment], rule: CountingRule, options: Binning, *, genome: Path | None
 ) -> Chromsizes:
     """Return the genome's chromosomes: of chrom.sizes, else of the first file, checked against the reference."""
     chromsizes = read_chromsizes(genome) if genome is not None else None
+    reference = options.reference
     found = genome_of(experiments, rule, reference=reference, chromsizes=chromsizes)
     if reference is not None:
         with Fasta(reference) as fasta:
             first = next((str(row.file) for row in experiments if row.file is not None), "the reads")
-            check_contigs(found, fasta.chromsizes, source=str(genome or first), against=str(reference))
+            fasta.name_as(found, source=str(genome or first), aliases=options.aliases)
     return found
-
-
-def bin_into(store: Store, experiments: Sequence[Experiment], *, reference: Path | None, n_folds: int) -> None:
-    """Bin experiments into a store and tell what was found in each."""
-    bin_experiments(experiments, store, reference=reference, n_folds=n_folds, report=_report)
 
 
 class Inputs(NamedTuple):
@@ -58,9 +91,11 @@ class Inputs(NamedTuple):
     targets: list[tuple[str, str]]
 
 
-def find_inputs(reads: Sequence[Path], sheet: Path | None, *, rule: CountingRule, reference: Path | None) -> Inputs:
+def find_inputs(
+    reads: Sequence[Path], sheet: Path | None, options: Binning, *, rule: CountingRule, genome: Path | None
+) -> Inputs:
     """Find a STORE, or READS that are to be counted by a model's rule."""
-    stores = [path for path in reads if _is_hdf5(path)]
+    stores = [path for path in reads if is_hdf5(path)]
     if stores:
         if len(reads) > 1:
             raise RequestError(f"{stores[0]}: a store is given alone; give one STORE, or READS")
@@ -70,7 +105,7 @@ def find_inputs(reads: Sequence[Path], sheet: Path | None, *, rule: CountingRule
             inputs = Inputs(stores[0], [], store.rule, store.chromsizes, targets)
     else:
         experiments = choose_experiments(sheet, reads)
-        chromsizes = read_genome(experiments, rule, genome=None, reference=reference)
+        chromsizes = read_genome(experiments, rule, options, genome=genome)
         targets = [(row.biosample, row.assay) for row in experiments if not row.is_control and row.file]
         inputs = Inputs(None, experiments, rule, chromsizes, targets)
     if not inputs.targets:
@@ -79,7 +114,7 @@ def find_inputs(reads: Sequence[Path], sheet: Path | None, *, rule: CountingRule
 
 
 @contextmanager
-def open_store(inputs: Inputs, *, reference: Path | None, command: str) -> Iterator[Store]:
+def open_store(inputs: Inputs, options: Binning, *, command: str, threads: int) -> Iterator[Store]:
     """Open the STORE, or bin the READS into a store in memory."""
     if inputs.store is not None:
         with Store.open(inputs.store) as store:
@@ -87,18 +122,14 @@ def open_store(inputs: Inputs, *, reference: Path | None, command: str) -> Itera
         return
     with Store.create(None, rule=inputs.rule, chromsizes=inputs.chromsizes, command=command) as store:
         counted = [replace(row, signal=None, peaks=None) for row in inputs.experiments if row.file]
-        bin_into(store, counted, reference=reference, n_folds=0)
+        for row in counted:
+            report(bin_experiment(row, store, options, threads=threads))
         yield store
 
 
-def _is_hdf5(path: Path) -> bool:
-    try:
-        return path.open("rb").read(8) == b"\x89HDF\r\n\x1a\n"
-    except OSError:
-        return False
-
-
-def _report(experiment: Experiment, summary: ReadsSummary | None, covariates: Covariates) -> None:
+def report(outcome: Outcome) -> None:
+    """Tell what was found in the files of an experiment."""
+    experiment, summary, covariates = outcome
     if experiment.remark:
         console.warn(experiment.remark)
     if summary is None:
@@ -116,6 +147,6 @@ def _report(experiment: Experiment, summary: ReadsSummary | None, covariates: Co
     if summary.skipped_contigs:
         console.warn(
             f"{experiment.file}: reads on {len(summary.skipped_contigs)} contigs that the genome lacks were left out"
-            f" ({', '.join(summary.skipped_contigs[:3])})"
+            f" ({shorten(summary.skipped_contigs)})"
         )
     console.log(f"{experiment.name}: {covariates}", VERBOSE)

@@ -45,6 +45,13 @@ reads = click.argument("reads", nargs=-1, type=PATH)
 sheet = click.option(
     "--covariates", "sheet", type=PATH, metavar="SHEET", help="Sample sheet (TSV): biosample, assay, file, covariates."
 )
+genome = click.option(
+    "-g", "--genome", type=PATH, metavar="CHROM.SIZES",
+    help="Chromosomes and their lengths; default: those of the first header.",
+)  # fmt: skip
+aliases = click.option(
+    "--aliases", type=PATH, metavar="TSV", help="Other names of contigs, those of one on a line (UCSC chromAlias.txt)."
+)
 reference = click.option("-T", "--reference", type=PATH, metavar="FASTA", help="Reference: needed for CRAM, gives DNA.")
 regions = click.option(
     "-r", "--region", "regions", multiple=True, metavar="REGION", help="chr or chr:start-end (1-based); repeatable."

@@ -8,9 +8,10 @@ from pathlib import Path
 from candi_cli.commands._console import console
 from candi_cli.commands._experiments import Inputs
 from candi_cli.commands._output import check_writable, replacing
+from candi_cli.contigs import shorten
 from candi_cli.covariates import CONTROL, Covariates
 from candi_cli.errors import GenomeError, ModelError, OutputError
-from candi_cli.genome import Region, shorten, tile
+from candi_cli.genome import Region, tile
 from candi_cli.io.bigwig import TrackWriter
 from candi_cli.io.sequence import Sequence as Fasta
 from candi_cli.model import Loaded
@@ -115,6 +116,7 @@ def _open_sequence(
         console.log("the model reads no DNA; -T serves for CRAM alone")
         return None
     fasta = stack.enter_context(Fasta(reference))
+    fasta.name_as(store.chromsizes, source=store.name)
     for chrom in sorted({region.chrom for region in regions}):
         length = store.chromsizes[chrom]
         if fasta.chromsizes.get(chrom, length) != length:

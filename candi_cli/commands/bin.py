@@ -1,6 +1,10 @@
 """`candi bin`: reads, signal and peaks into a store."""
 
+import sys
+import tempfile
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -11,11 +15,17 @@ from candi_cli.commands._output import check_writable, replacing
 from candi_cli.counting import FIVE_PRIME, OVERLAP, RULES, CountingRule, parse_shift
 from candi_cli.errors import RequestError
 
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from candi_cli.binning import Binning
+    from candi_cli.covariates import Experiment
+
 
 @click.command("bin")
 @options.reads
 @options.sheet
-@click.option("-o", "--output", type=options.PATH, required=True, metavar="STORE.h5", help="The store to write.")
+@click.option("-o", "--output", type=options.PATH, metavar="STORE.h5", help="The store to write.")
 @click.option("--resolution", type=click.IntRange(1), default=25, show_default=True, help="Bin width in bp.")
 @click.option("--count", type=click.Choice(RULES), default=OVERLAP, show_default=True, help="The counting rule.")
 @click.option(
@@ -29,46 +39,100 @@ from candi_cli.errors import RequestError
     "--folds", "n_folds", type=click.IntRange(0, 64), default=8, show_default=True,
     help="Parts that reads are split into, for training on independent thinnings; 0 for none.",
 )  # fmt: skip
-@click.option(
-    "-g", "--genome", type=options.PATH, metavar="CHROM.SIZES", help="Chromosomes; default: the first header's."
-)
+@options.genome
+@options.aliases
 @options.reference
 @options.min_mapq
 @options.excl_flags
+@click.option("--print-sheet", is_flag=True, help="Print the sample sheet with what was measured; -o may be left out.")
+@options.threads
 @options.verbosity
 def command(
     reads: tuple[Path, ...],
     sheet: Path | None,
-    output: Path,
+    output: Path | None,
     resolution: int,
     count: str,
     shift: tuple[int, int] | None,
     keep_dup: str,
     n_folds: int,
     genome: Path | None,
+    aliases: Path | None,
     reference: Path | None,
     min_mapq: int,
     excl_flags: int,
+    print_sheet: bool,
+    threads: int,
 ) -> None:
-    """Count READS (BAM, CRAM) in bins and write them, with signal and peaks, into a store.
+    """Count READS in bins and write them, with signal and peaks, into a store.
 
-    Without READS, the files that the sample sheet names are counted. Covariates that the sheet does not know (NA) are
-    measured from the reads.
+    READS are BAM, CRAM or SAM sorted by coordinate, or BED, tagAlign, BEDPE or fragments; `-` is stdin. Without READS,
+    the files that the sample sheet names are counted; the sheet may be a metadata.tsv of the ENCODE portal. Covariates
+    that the sheet does not know (NA) are measured from the reads. A run that was interrupted goes on where it stopped
+    when it is given again.
     """
-    from candi_cli.commands._experiments import bin_into, choose_experiments, read_genome
-    from candi_cli.store import Store
+    from candi_cli.binning import Binning
+    from candi_cli.commands._experiments import choose_experiments, named_aliases, read_genome
 
     if shift is not None and count != FIVE_PRIME:
         raise RequestError(f"--shift: has no meaning with --count {count}; use --count five-prime")
     if n_folds == 1:
         raise RequestError("--folds 1: one part leaves no independent target; use 0 or at least 2")
-    check_writable(output)
+    if output is None and not print_sheet:
+        raise click.UsageError("Missing option '-o' / '--output', or --print-sheet to look only.")
+    if output is not None:
+        check_writable(output)
     rule = CountingRule(count, resolution, min_mapq, excl_flags, shift or (0, 0), keep_dup == "all")
     experiments = choose_experiments(sheet, reads)
-    chromsizes = read_genome(experiments, rule, genome=genome, reference=reference)
-    with (
-        replacing(output) as temporary,
-        Store.create(temporary, rule=rule, chromsizes=chromsizes, command=command_line()) as store,
-    ):
-        bin_into(store, experiments, reference=reference, n_folds=n_folds)
-    console.log(f"wrote {output} ({len(experiments)} experiments; {rule})")
+    binning = Binning(reference, n_folds, named_aliases(aliases))
+    chromsizes = read_genome(experiments, rule, binning, genome=genome)
+    if output is None:
+        measured = _measure(experiments, rule, chromsizes, binning, threads)
+    else:
+        measured = _write(output.resolve(), experiments, rule, chromsizes, binning, threads)
+        console.log(f"wrote {output} ({len(experiments)} experiments; {rule})")
+    if print_sheet:
+        from candi_cli.biosamples import write_sheet
+
+        write_sheet(measured, sys.stdout)
+
+
+def _write(
+    output: Path,
+    experiments: "Sequence[Experiment]",
+    rule: CountingRule,
+    chromsizes: "Mapping[str, int]",
+    binning: "Binning",
+    threads: int,
+) -> "list[Experiment]":
+    """Write the store of all experiments, and return them with what was measured."""
+    from candi_cli.binning import Parts
+    from candi_cli.commands._experiments import report
+
+    with Parts(output, rule, chromsizes, binning) as parts:
+        outcomes = {item.name: outcome for item in experiments if (outcome := parts.kept(item)) is not None}
+        if outcomes:
+            console.log(f"{len(outcomes)} of {len(experiments)} experiments are there from a run that was interrupted")
+        try:
+            for outcome in parts.count(experiments, threads=threads):
+                report(outcome)
+                outcomes[outcome.experiment.name] = outcome
+        except BaseException:
+            if n_kept := sum(parts.kept(item) is not None for item in experiments):
+                console.warn(f"{n_kept} of {len(experiments)} experiments are kept in {parts.folder} for the next run")
+            raise
+        with replacing(output) as temporary:
+            parts.assemble(temporary, experiments, command=command_line())
+    return [replace(item, covariates=outcomes[item.name].covariates) for item in experiments]
+
+
+def _measure(
+    experiments: "Sequence[Experiment]",
+    rule: CountingRule,
+    chromsizes: "Mapping[str, int]",
+    binning: "Binning",
+    threads: int,
+) -> "list[Experiment]":
+    """Return the experiments with what was measured, and keep no store."""
+    with tempfile.TemporaryDirectory(prefix="candi-") as folder:
+        return _write(Path(folder) / "store.h5", experiments, rule, chromsizes, binning, threads)

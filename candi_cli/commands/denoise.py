@@ -38,6 +38,8 @@ def _parse_request(text: str) -> "Covariates":
     help="Covariates of the output: depth=50M,read_length=100,run_type=paired-ended,platform=...",
 )  # fmt: skip
 @options.regions
+@options.genome
+@options.aliases
 @options.reference
 @options.batch_size(32)
 @options.threads
@@ -51,17 +53,21 @@ def command(
     track: str,
     asked: "Covariates | None",
     regions: tuple[str, ...],
+    genome: Path | None,
+    aliases: Path | None,
     reference: Path | None,
     batch_size: int,
     threads: int,
     device: str,
 ) -> None:
-    """Denoise the tracks of READS (BAM, CRAM) or of one STORE made by 'candi bin'.
+    """Denoise the tracks of READS or of one STORE made by 'candi bin'.
 
-    Writes one bigWig for each READS file. The ChIP control that the sample sheet names for a biosample is read too.
-    Chromosomes without a read are left out unless -r asks for them.
+    READS are BAM, CRAM or SAM sorted by coordinate, or BED, tagAlign, BEDPE or fragments; `-` is stdin. Writes one
+    bigWig for each READS file. The ChIP control that the sample sheet names for a biosample is read too. Chromosomes
+    without a read are left out unless -r asks for them.
     """
-    from candi_cli.commands._experiments import find_inputs, open_store
+    from candi_cli.binning import Binning
+    from candi_cli.commands._experiments import find_inputs, named_aliases, open_store
     from candi_cli.commands._tracks import TrackPlan, check_model, default_model, plan_outputs, write_tracks
     from candi_cli.covariates import Covariates
     from candi_cli.genome import parse_regions
@@ -71,12 +77,13 @@ def command(
     if not output.is_dir():
         check_writable(output)
     loaded, where = load(model or default_model()), choose(device)
-    inputs = find_inputs(reads, sheet, rule=loaded.card.counting, reference=reference)
+    binning = Binning(reference, aliases=named_aliases(aliases))
+    inputs = find_inputs(reads, sheet, binning, rule=loaded.card.counting, genome=genome)
     check_model(loaded, inputs, track)
     outputs = plan_outputs(output, inputs.targets)
     asked_regions = parse_regions(regions, inputs.chromsizes, inputs.rule.resolution)
     plan = TrackPlan(track, asked or Covariates(), asked_regions, reference, batch_size, threads, where)
-    with open_store(inputs, reference=reference, command=command_line()) as store:
+    with open_store(inputs, binning, command=command_line(), threads=threads) as store:
         write_tracks(loaded, store, outputs, plan)
     for written in outputs.values():
         console.log(f"wrote {written}")

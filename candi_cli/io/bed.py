@@ -1,19 +1,20 @@
 """Reading intervals of BED, narrowPeak and broadPeak files."""
 
-import gzip
-import zlib
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from candi_cli.errors import TrackError
+from candi_cli.io.columns import LineError, name_runs, read_lines
+from candi_cli.io.formats import Format, recognise
 
-_SKIPPED = ("#", "track", "browser")
+_LAST = 1 << 62
 
 
 def read_intervals(path: Path) -> dict[str, NDArray[np.int64]]:
-    """Return the intervals of each chromosome, sorted by start: shape (K, 2), 0-based, half-open.
+    """Return the intervals of each chromosome, sorted by start and end: shape (K, 2), 0-based, half-open.
 
     Plain or gzip/bgzip, whatever the file's name.
 
@@ -22,26 +23,34 @@ def read_intervals(path: Path) -> dict[str, NDArray[np.int64]]:
     TrackError
         The file is missing, or a line is not an interval.
     """
-    found: dict[str, list[tuple[int, int]]] = {}
-    try:
-        compressed = path.open("rb").read(2) == b"\x1f\x8b"
-        with gzip.open(path, "rt") if compressed else path.open() as handle:
-            for number, line in enumerate(handle, start=1):
-                if not line.strip() or line.startswith(_SKIPPED):
-                    continue
-                fields = line.rstrip("\n").split("\t") if "\t" in line else line.split()
-                try:
-                    start, end = int(fields[1]), int(fields[2])
-                except (IndexError, ValueError):
-                    raise TrackError(f"{path}:{number}: not an interval; give BED (chrom, start, end)") from None
-                if not 0 <= start < end < 1 << 62:
-                    raise TrackError(f"{path}:{number}: {start}-{end} is no interval; give 0 <= start < end")
-                found.setdefault(fields[0], []).append((start, end))
-    except OSError as error:
-        raise TrackError(f"{path}: {error.strerror or error}; give a BED file") from error
-    except (UnicodeDecodeError, EOFError, zlib.error) as error:
-        raise TrackError(f"{path}: not a BED file or damaged; fetch it again") from error
-    return {chrom: np.array(sorted(intervals), dtype=np.int64) for chrom, intervals in found.items()}
+    _refuse_binary(path)
+    found: dict[str, list[NDArray[np.int64]]] = {}
+    for lines in read_lines(path, TrackError, what="a BED file"):
+        if not len(lines):
+            continue
+        try:
+            spans = np.stack([lines.integers(1), lines.integers(2)], axis=1)
+            wrong = np.flatnonzero((spans[:, 0] < 0) | (spans[:, 1] <= spans[:, 0]) | (spans[:, 1] >= _LAST))
+            if len(wrong):
+                start, end = spans[wrong[0]]
+                raise LineError(int(wrong[0]), f"{start}-{end} is no interval")
+            for chrom, chosen in name_runs(lines.texts(0)):
+                found.setdefault(chrom, []).append(spans[chosen])
+        except LineError as error:
+            line = lines.numbers[error.line]
+            raise TrackError(f"{path}:{line}: {error}; give BED (chrom, start, end with 0 <= start < end)") from error
+    return {chrom: _sorted(np.concatenate(pieces)) for chrom, pieces in found.items()}
+
+
+def _refuse_binary(path: Path) -> None:
+    with suppress(OSError):  # told when it is read
+        kind = recognise(path)
+        if kind in (Format.BAM, Format.CRAM, Format.SAM, Format.BIGWIG, Format.BIGBED, Format.HDF5, Format.FASTQ):
+            raise TrackError(f"{path}: {kind.value}, not a BED file; give BED, narrowPeak or broadPeak")
+
+
+def _sorted(spans: NDArray[np.int64]) -> NDArray[np.int64]:
+    return spans[np.lexsort((spans[:, 1], spans[:, 0]))]
 
 
 def covered_bins(intervals: NDArray[np.int64], n_bins: int, resolution: int) -> NDArray[np.uint8]:

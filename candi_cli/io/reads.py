@@ -1,45 +1,34 @@
-"""Counting aligned reads of a BAM or CRAM file in bins: one pass, memory bounded by one chromosome's bins."""
+"""Counting aligned reads in bins: one pass over a file, memory bounded by one chromosome's bins."""
 
+import hashlib
 import tempfile
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import pysam
 from numpy.typing import NDArray
 
-from candi_cli.counting import FIVE_PRIME, FRAGMENT, UNKNOWN_MAPQ, CountingRule
-from candi_cli.covariates import parse_platform
-from candi_cli.errors import ReadsError
-from candi_cli.genome import Chromsizes, bin_count, check_contigs
+from candi_cli.contigs import Aliases, match_contigs, match_name, shorten
+from candi_cli.counting import UNKNOWN_MAPQ, CountingRule
+from candi_cli.covariates import Covariates
+from candi_cli.errors import GenomeError, ReadsError
+from candi_cli.genome import Chromsizes
+from candi_cli.io import bam
+from candi_cli.io.alignment import md5_of_contigs, open_alignment, platform_of, read_alignment
+from candi_cli.io.duplicates import Duplicates
+from candi_cli.io.formats import DAMAGE, Format, columns_of, recognise
+from candi_cli.io.intervals import read_intervals_as_reads
+from candi_cli.io.records import PAIRED, Records
 from candi_cli.io.sequence import with_index
+from candi_cli.io.tally import BLOCK_BP, ChromCounts, Tally
 
-BLOCK_BP = 100_000  # a block of the genome is covered when a read starts in it
-_CHUNK = 500_000  # reads held as Python objects before they are binned
 _LENGTHS_SAMPLED = 100_000
 _READS_A_BLOCK = 10
-_UNMAPPED, _PAIRED, _PROPER, _REVERSE = 0x4, 0x1, 0x2, 0x10
-_SAME_KIND = 0x1 | 0x10 | 0x40 | 0x80  # reads that differ in these are no duplicates: paired, strand, first, second
-
-pysam.set_verbosity(0)  # htslib's own lines on stderr would come before ours
-
-
-class ChromCounts(NamedTuple):
-    """The counts of one chromosome.
-
-    counts : shape (n_bins,), uint32
-    folds : shape (n_bins, K), uint32, summing to `counts`; K = 0 unless asked for
-    blocks : shape (n_blocks,), uint32, reads starting in each block of `BLOCK_BP`
-    """
-
-    chrom: str
-    counts: NDArray[np.uint32]
-    folds: NDArray[np.uint32]
-    blocks: NDArray[np.uint32]
+_TEXT = (Format.BED, Format.BEDPE, Format.FRAGMENTS)
 
 
 @dataclass
@@ -47,7 +36,7 @@ class ReadsSummary:
     """What one pass over a file found.
 
     `depth` is the number of reads (or fragments) counted, `paired` the surplus of paired over single reads among the
-    first of them, `covered_bp` the length of the blocks in which reads start, or
+    first of them (`sampled`), `covered_bp` the length of the blocks in which reads start, or
     of the whole chromosome where reads are too few to tell.
     """
 
@@ -56,6 +45,7 @@ class ReadsSummary:
     duplicates: int = 0
     mapq_unknown: int = 0
     paired: int = 0
+    sampled: int = 0
     fold_depths: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
     covered_bp: int = 0
     read_lengths: Counter[int] = field(default_factory=Counter)
@@ -76,23 +66,28 @@ class ReadsSummary:
 
 
 class ReadCounter:
-    """One pass over an alignment file: iterate for the counts by chromosome, then read `summary`.
+    """One pass over a file of reads: iterate once for the counts by chromosome, then read `summary`.
 
     Parameters
     ----------
-    path : BAM or CRAM, sorted by coordinate; no index is needed
+    path : BAM, CRAM or SAM, sorted by coordinate (no index is needed), or BED, tagAlign, BEDPE or fragments, sorted or
+        not, plain or gzip; what it is, its content tells
     rule : which reads count, and where
     reference : FASTA that a CRAM was compressed against
     chromsizes : the genome the counts are for; default: the file's own header
     n_folds : also split the reads into that many folds, by a hash of the fragment's position: mates and duplicates
         share a fold, so that disjoint sets of folds are independent thinnings of the reads
+    threads : with two or more, a BAM is decompressed in a thread of its own
+    aliases : other names of contigs, in addition to those that the package knows
+    stated : what is known of the reads; intervals of three fields are fragments when these are paired-ended, and
+        `overlap` on fragments needs the read length
 
     Raises
     ------
     ReadsError
-        The file is missing, not an alignment file, truncated, unsorted, or holds no read that passes the filters.
+        The file is missing, not one of reads, truncated, unsorted, or holds no read that passes the filters.
     GenomeError
-        Its contigs do not fit `chromsizes`.
+        Its contigs do not fit `chromsizes`, or it has no header and no `chromsizes` are given.
     """
 
     def __init__(
@@ -103,40 +98,104 @@ class ReadCounter:
         reference: Path | None = None,
         chromsizes: Mapping[str, int] | None = None,
         n_folds: int = 0,
+        threads: int = 1,
+        aliases: Aliases | None = None,
+        stated: Covariates | None = None,
     ) -> None:
         self.path, self.rule, self.n_folds = path, rule, n_folds
-        self.reference = reference
+        self.reference, self._threads, self._aliases = reference, threads, aliases
+        self._stated = stated or Covariates()
         self._scratch = tempfile.TemporaryDirectory(prefix="candi-")
-        self._reference = str(with_index(reference, Path(self._scratch.name))) if reference is not None else None
         self.summary = ReadsSummary(fold_depths=np.zeros(n_folds, dtype=np.int64))
-        with self._open() as alignment:
-            self.header_sizes: Chromsizes = dict(zip(alignment.references, alignment.lengths, strict=True))
-            read_groups = alignment.header.to_dict().get("RG", [])
-        self.summary.platform = _platform(read_groups)
-        if not self.header_sizes:
-            raise ReadsError(f"{path}: its header lists no contig (@SQ); give an aligned BAM or CRAM")
+        self.kind = self._recognised()
+        self.header_sizes: Chromsizes = {}
+        self._reference: Path | None = None
+        self._md5sums: dict[str, str] = {}
+        if self.kind not in _TEXT:
+            self._read_header()
+        if chromsizes is None and not self.header_sizes:
+            raise GenomeError(
+                f"{path}: {self.kind.value}, which does not say how long chromosomes are; give them with -g CHROM.SIZES"
+            )
         self.chromsizes = dict(chromsizes) if chromsizes is not None else self.header_sizes
-        self._shared = set(
-            check_contigs(self.header_sizes, self.chromsizes, source=str(path), against="the genome of this run")
-        )
+        self._chrom_of: dict[str, str] = {}
+        self._conflicts: dict[str, tuple[int, int]] = {}
+        if self.header_sizes:
+            self._match(self.header_sizes)
 
-    def _open(self) -> pysam.AlignmentFile:
+    def _recognised(self) -> Format:
         if not self.path.exists():
             raise ReadsError(f"{self.path}: no such file; check the path")
         try:
-            alignment = pysam.AlignmentFile(str(self.path), check_sq=False, reference_filename=self._reference)
-        except (OSError, ValueError) as error:
-            raise ReadsError(f"{self.path}: {_why_not_open(self.path, error)}") from error
-        if alignment.is_cram and self.reference is None:
-            alignment.close()
-            raise ReadsError(f"{self.path}: a CRAM needs its reference; give the FASTA with -T")
-        return alignment
+            found = recognise(self.path)
+        except OSError:
+            return Format.OTHER  # told when it is opened
+        if found in (Format.BIGWIG, Format.BIGBED, Format.BEDGRAPH, Format.HDF5, Format.FASTA, Format.FASTQ):
+            remedy = (
+                "name it in the signal column" if found in (Format.BIGWIG, Format.BEDGRAPH) else "give aligned reads"
+            )
+            raise ReadsError(f"{self.path}: {found.value}, where reads are expected; {remedy}")
+        if found is Format.BED and self._stated.run_type == "paired-ended" and columns_of(self.path) == 3:
+            return Format.FRAGMENTS
+        return found
+
+    def _read_header(self) -> None:
+        if self.reference is not None:
+            self._reference = with_index(self.reference, Path(self._scratch.name))
+        with open_alignment(self.path, self._reference) as alignment:
+            self.header_sizes = dict(zip(alignment.references, alignment.lengths, strict=True))
+            self.summary.platform = platform_of(alignment)
+            if alignment.is_cram:
+                self._md5sums = md5_of_contigs(alignment)
+        if not self.header_sizes:
+            raise ReadsError(f"{self.path}: its header lists no contig (@SQ); give an aligned BAM or CRAM")
+
+    def _match_name(self, contig: str) -> None:
+        """Match a contig of text, of which only the name is known."""
+        chrom = match_name(contig, self.chromsizes, aliases=self._aliases)
+        if chrom is None:
+            return
+        if chrom in self._chrom_of.values():
+            other = next(name for name, known in self._chrom_of.items() if known == chrom)
+            raise GenomeError(f"{self.path}: {contig} and {other} are both {chrom}; keep one name of each contig")
+        self._chrom_of[contig] = chrom
+
+    def _match(self, found: Mapping[str, int]) -> None:
+        matched = match_contigs(
+            found, self.chromsizes, source=str(self.path), against="the genome of this run", aliases=self._aliases
+        )
+        self._chrom_of = {name: chrom for chrom, name in matched.names.items()}
+        self._conflicts = {name: (length, expected) for name, length, expected in matched.conflicts}
 
     def __iter__(self) -> Iterator[ChromCounts]:
-        alignment = self._open()
+        if self.kind in _TEXT:
+            stated_length = self._stated.read_length
+            yield from self._count(
+                read_intervals_as_reads(
+                    self.path, self.kind, self.rule, read_length=int(stated_length) if stated_length else None
+                )
+            )
+        else:
+            yield from self._count_alignment()
+        summary = self.summary
+        if summary.depth == 0 and summary.skipped_contigs:
+            raise GenomeError(
+                f"{self.path}: has reads on {shorten(summary.skipped_contigs)} only, but the genome of this run has "
+                f"{shorten(self.chromsizes)}; use the same genome build and chromosome names for both"
+            )
+        if summary.depth == 0:
+            kept = f"no read of {summary.seen:,} passes the filters" if summary.seen else "holds no read"
+            raise ReadsError(f"{self.path}: {kept} ({self.rule}); check the file, -q and -F")
+
+    def _count_alignment(self) -> Iterator[ChromCounts]:
+        alignment = open_alignment(self.path, self._reference)
         try:
-            yield from self._count(alignment)
-        except (OSError, ValueError) as error:
+            if self.kind is Format.BAM and bam.FAST:
+                names = list(self.header_sizes)
+                yield from self._count(bam.read_bam(self.path, self.rule, names, threads=self._threads))
+            else:
+                yield from self._count(read_alignment(alignment, self.path, self.rule))
+        except (*DAMAGE, ValueError) as error:
             remedy = f", or {self.reference} is not its reference" if alignment.is_cram else ""
             raise ReadsError(
                 f"{self.path}: {error} after {self.summary.seen:,} records; the file is damaged{remedy}, fetch it again"
@@ -144,80 +203,66 @@ class ReadCounter:
         finally:
             with suppress(OSError):  # closing a damaged file fails once more
                 alignment.close()
-        if self.summary.depth == 0:
-            kept = f"no read of {self.summary.seen:,} passes the filters" if self.summary.seen else "holds no read"
-            raise ReadsError(f"{self.path}: {kept} ({self.rule}); check the file, -q and -F")
 
-    def _count(self, alignment: pysam.AlignmentFile) -> Iterator[ChromCounts]:
-        summary, rule = self.summary, self.rule
-        excluded, min_mapq, fragments = rule.excl_flags | _UNMAPPED, rule.min_mapq, rule.rule == FRAGMENT
-        bins: _ChromBins | None = None
-        chunk: list[tuple[int, int, int, int, int]] = []
-        tid, last_start, lengths_seen = -1, -1, 0
-        here, seen_here = -1, set[tuple[int, int, int, int]]()
-        for read in alignment:
-            summary.seen += 1
-            read_tid = read.reference_id
-            if read_tid < 0:
-                continue
-            start, flag = read.reference_start, read.flag
-            if read_tid != tid:
-                if read_tid < tid:
-                    raise ReadsError(self._unsorted(read))
+    def _count(self, source: Iterator[Records]) -> Iterator[ChromCounts]:
+        bins: Tally | None = None
+        duplicates = Duplicates() if not self.rule.keep_duplicates else None
+        contig: str | None = None
+        for records in source:
+            self.summary.seen = records.seen
+            if records.contig != contig:
                 if bins is not None:
-                    bins.add(chunk)
-                    chunk = []
+                    if duplicates is not None:
+                        self._add(bins, duplicates.rest())
                     yield self._finish(bins)
-                here = -1
-                tid, bins = read_tid, self._begin(alignment.get_reference_name(read_tid))
-            elif start < last_start:
-                raise ReadsError(self._unsorted(read))
-            last_start = start
-            mapq = read.mapping_quality
-            if flag & excluded or mapq < min_mapq:
-                continue
-            if fragments and (not flag & _PROPER or read.template_length <= 0):
-                continue
-            if bins is None:  # a contig that the genome does not have
-                continue
-            end = read.reference_end or start + 1
-            mate_start, template = read.next_reference_start, read.template_length
-            if not rule.keep_duplicates:
-                if start != here:
-                    here, seen_here = start, set()
-                kind = (end, flag & _SAME_KIND, mate_start, template)
-                if kind in seen_here:
-                    summary.duplicates += 1
-                    continue
-                seen_here.add(kind)
-            if mapq == UNKNOWN_MAPQ:
-                summary.mapq_unknown += 1
-            if lengths_seen < _LENGTHS_SAMPLED:
-                lengths_seen += 1
-                summary.paired += 1 if flag & _PAIRED else -1
-                length = read.query_length or read.infer_query_length()
-                if length:
-                    summary.read_lengths[length] += 1
-            chunk.append((start, end, flag, mate_start, template))
-            if len(chunk) == _CHUNK:
-                bins.add(chunk)
-                chunk = []
+                contig, bins = records.contig, None
+                if len(records.start):
+                    bins = self._begin(contig)
+            if bins is not None:
+                self._add(bins, duplicates.first_of_each(records) if duplicates is not None else records)
         if bins is not None:
-            bins.add(chunk)
+            if duplicates is not None:
+                self._add(bins, duplicates.rest())
             yield self._finish(bins)
+        if duplicates is not None:
+            self.summary.duplicates = duplicates.found
 
-    def _begin(self, chrom: str) -> "_ChromBins | None":
-        if chrom in self._shared:
-            return _ChromBins(chrom, self.chromsizes[chrom], self.rule, self.n_folds)
-        if chrom in self.chromsizes:
-            raise ReadsError(
-                f"{self.path}: has reads on {chrom} of {self.header_sizes[chrom]:,} bp, which is "
-                f"{self.chromsizes[chrom]:,} bp in the genome of this run; use the same genome build for both"
+    def _add(self, bins: Tally, records: Records) -> None:
+        summary = self.summary
+        if self.kind in _TEXT and records.end.max(initial=0) > bins.length:
+            raise GenomeError(
+                f"{self.path}: a read ends at {records.contig}:{records.end.max():,} but {bins.chrom} has "
+                f"{bins.length:,} bp; use the same genome build for both"
             )
-        self.summary.skipped_contigs.append(chrom)
-        return None
+        summary.mapq_unknown += int(np.count_nonzero(records.mapq == UNKNOWN_MAPQ))
+        n_sampled = min(_LENGTHS_SAMPLED - summary.sampled, len(records.start))
+        if n_sampled > 0:
+            summary.sampled += n_sampled
+            summary.paired += 2 * int(np.count_nonzero(records.flag[:n_sampled] & PAIRED)) - n_sampled
+            lengths, times = np.unique(records.length[:n_sampled], return_counts=True)
+            summary.read_lengths.update(
+                {length: n for length, n in zip(lengths.tolist(), times.tolist(), strict=True) if length > 0}
+            )
+        bins.add(records)
 
-    def _finish(self, bins: "_ChromBins") -> ChromCounts:
+    def _begin(self, contig: str) -> Tally | None:
+        if self.kind in _TEXT:
+            self._match_name(contig)
+        chrom = self._chrom_of.get(contig)
+        if contig in self._conflicts:
+            length, expected = self._conflicts[contig]
+            raise ReadsError(
+                f"{self.path}: has reads on {contig} of {length:,} bp, which is {expected:,} bp in the genome of this "
+                "run; use the same genome build for both"
+            )
+        if chrom is None:
+            self.summary.skipped_contigs.append(contig)
+            return None
+        if contig in self._md5sums and self._reference is not None:
+            self._check_sequence(contig, self._md5sums[contig])
+        return Tally(chrom, self.chromsizes[chrom], self.rule, self.n_folds)
+
+    def _finish(self, bins: Tally) -> ChromCounts:
         finished = bins.finish()
         self.summary.depth += bins.depth
         self.summary.fold_depths += bins.fold_depths
@@ -227,86 +272,16 @@ class ReadCounter:
         self.summary.covered_bp += bins.length if sparse else by_block
         return finished
 
-    def _unsorted(self, read: pysam.AlignedSegment) -> str:
-        return (
-            f"{self.path}: not sorted by coordinate (record {self.summary.seen:,}, {read.reference_name}:"
-            f"{read.reference_start + 1:,}, comes too late); run 'samtools sort'"
-        )
-
-
-class _ChromBins:
-    """Difference arrays over the bins of one chromosome, filled chunk by chunk."""
-
-    def __init__(self, chrom: str, length: int, rule: CountingRule, n_folds: int) -> None:
-        self.chrom, self.length, self.rule, self.n_folds = chrom, length, rule, n_folds
-        self.n_bins = bin_count(length, rule.resolution)
-        self.steps = np.zeros((self.n_bins + 1) * max(1, n_folds), dtype=np.int32)
-        self.blocks = np.zeros(bin_count(length, BLOCK_BP), dtype=np.uint32)
-        self.depth = 0
-        self.fold_depths = np.zeros(n_folds, dtype=np.int64)
-
-    def add(self, chunk: list[tuple[int, int, int, int, int]]) -> None:
-        if not chunk:
-            return
-        start, end, flag, mate_start, template = np.array(chunk, dtype=np.int64).T
-        self.depth += len(start)
-        np.add.at(self.blocks, np.minimum(start // BLOCK_BP, len(self.blocks) - 1), 1)
-        first_bp, last_bp = self._span(start, end, flag, template)
-        first, last = (np.clip(bp, 0, self.length - 1) // self.rule.resolution for bp in (first_bp, last_bp))
-        if self.n_folds:
-            fold = _fold(start, end, flag, mate_start, template, self.n_folds)
-            self.fold_depths += np.bincount(fold, minlength=self.n_folds)
-            first, last = first * self.n_folds + fold, last * self.n_folds + fold
-        np.add.at(self.steps, first, 1)
-        np.add.at(self.steps, last + max(1, self.n_folds), -1)
-
-    def _span(self, start: NDArray, end: NDArray, flag: NDArray, template: NDArray) -> tuple[NDArray, NDArray]:
-        """Return the first and the last bp (inclusive) that a read counts for."""
-        if self.rule.rule == FRAGMENT:
-            return start, start + template - 1
-        if self.rule.rule == FIVE_PRIME:
-            plus, minus = self.rule.shift
-            five_prime = np.where(flag & _REVERSE, end - 1 + minus, start + plus)
-            return five_prime, five_prime
-        return start, end - 1
-
-    def finish(self) -> ChromCounts:
-        steps = self.steps.reshape(self.n_bins + 1, -1)
-        folds = np.cumsum(steps, axis=0, out=steps)[:-1].astype(np.uint32)
-        counts = folds.sum(axis=1, dtype=np.uint32)
-        return ChromCounts(self.chrom, counts, folds if self.n_folds else folds[:, :0], self.blocks)
-
-
-def _fold(
-    start: NDArray, end: NDArray, flag: NDArray, mate_start: NDArray, template: NDArray, n_folds: int
-) -> NDArray[np.int64]:
-    """Assign reads to folds by a hash (splitmix64) of where their fragment lies; read names play no part."""
-    paired = (flag & _PAIRED).astype(bool) & (template != 0)
-    reverse = (flag & _REVERSE).astype(bool)
-    anchor = np.where(paired, np.minimum(start, mate_start), np.where(reverse, end - 1, start))
-    shape = np.where(paired, np.abs(template) + 2, reverse)
-    mixed = anchor.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15) + shape.astype(np.uint64)
-    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
-        mixed = (mixed ^ (mixed >> np.uint64(shift))) * np.uint64(factor)
-    return ((mixed ^ (mixed >> np.uint64(31))) % np.uint64(n_folds)).astype(np.int64)
-
-
-def _platform(read_groups: list[dict[str, str]]) -> str | None:
-    """Return the platform that all read groups agree on (PM, else PL), None when they do not tell."""
-    found = {parse_platform(group.get("PM") or group.get("PL") or "") for group in read_groups}
-    return found.pop() if len(found) == 1 else None
-
-
-def _why_not_open(path: Path, error: Exception) -> str:
-    text = str(error)
-    if path.is_dir():
-        return "is a folder; give a BAM or CRAM file"
-    if isinstance(error, PermissionError):
-        return "may not be read; check its permissions"
-    if path.stat().st_size == 0:
-        return "is empty (0 bytes); fetch it again"
-    if "EOF marker" in text or "truncated" in text:
-        return "is truncated (no BGZF end marker); fetch it again"
-    if isinstance(error, ValueError) or "Exec format" in text or "not contain alignment" in text:
-        return "is not a BAM or CRAM file; give aligned reads"
-    return f"cannot be opened ({text}); check the file"
+    def _check_sequence(self, contig: str, expected: str) -> None:
+        """Raise ReadsError when the reference's sequence of a contig is not the one of the header."""
+        with pysam.FastaFile(str(self._reference)) as fasta:
+            if contig not in fasta.references:
+                raise ReadsError(
+                    f"{self.path}: has reads on {contig}, which {self.reference} lacks; give its reference"
+                )
+            found = hashlib.md5(fasta.fetch(contig).upper().encode(), usedforsecurity=False).hexdigest()
+        if found != expected:
+            raise ReadsError(
+                f"{self.path}: {contig} has the MD5 sum {expected} in its header but {found} in {self.reference}; "
+                "give the reference that it was compressed against"
+            )

@@ -1,6 +1,7 @@
 """Reading DNA from an indexed FASTA file as base codes."""
 
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 
@@ -8,6 +9,7 @@ import numpy as np
 import pysam
 from numpy.typing import NDArray
 
+from candi_cli.contigs import Aliases, match_contigs
 from candi_cli.errors import SequenceError
 from candi_cli.genome import Chromsizes
 
@@ -56,7 +58,9 @@ class Sequence:
         except SequenceError:
             self._scratch.cleanup()
             raise
-        self.chromsizes: Chromsizes = dict(zip(self._fasta.references, self._fasta.lengths, strict=True))
+        self._sizes: Chromsizes = dict(zip(self._fasta.references, self._fasta.lengths, strict=True))
+        self._names = {name: name for name in self._sizes}
+        self.chromsizes = self._sizes
 
     def __enter__(self) -> "Sequence":
         return self
@@ -67,13 +71,26 @@ class Sequence:
         self._fasta.close()
         self._scratch.cleanup()
 
+    def name_as(self, chromsizes: Mapping[str, int], *, source: str, aliases: Aliases | None = None) -> None:
+        """Call chromosomes what another source calls them; those of another length there are left out.
+
+        Raises
+        ------
+        GenomeError
+            They share no chromosome.
+        """
+        matched = match_contigs(chromsizes, self._sizes, source=source, against=str(self.path), aliases=aliases)
+        self._names = {other: name for name, other in matched.names.items()}
+        conflicts = {name: length for name, _, length in matched.conflicts}
+        self.chromsizes = {other: self._sizes[name] for other, name in self._names.items()} | conflicts
+
     def codes(self, chrom: str, start: int, end: int) -> NDArray[np.uint8]:
         """Return the bases of [start, end) as A, C, G, T = 0..3; N, other letters and what the file lacks are 4."""
         codes = np.full(end - start, NOT_A_BASE, dtype=np.uint8)
-        inside_start, inside_end = max(start, 0), min(end, self.chromsizes.get(chrom, 0))
+        inside_start, inside_end = max(start, 0), min(end, self.chromsizes[chrom] if chrom in self._names else 0)
         if inside_start < inside_end:
             try:
-                bases = self._fasta.fetch(chrom, inside_start, inside_end)
+                bases = self._fasta.fetch(self._names[chrom], inside_start, inside_end)
             except ValueError as error:
                 raise SequenceError(f"{self.path}: damaged, or not the file of its index; fetch it again") from error
             codes[inside_start - start : inside_end - start] = _CODES[np.frombuffer(bases.encode("latin-1"), np.uint8)]

@@ -50,7 +50,7 @@ def bad_bams(tmp_path: Path) -> dict[str, Path]:
     truncated = tmp_path / "truncated.bam"
     truncated.write_bytes(BAM.read_bytes()[: BAM.stat().st_size // 2])
     text = tmp_path / "text.bam"
-    text.write_text("chr1\t0\t100\n")
+    text.write_text("these are no reads\n")
     empty = tmp_path / "empty.bam"
     empty.touch()
     with pysam.AlignmentFile(str(BAM)) as source:

@@ -87,15 +87,26 @@ def test_an_interrupted_training_leaves_nothing_behind(store_path, tmp_path, sen
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_interrupted_binning_leaves_nothing_behind(tmp_path):
-    fifo_like = tmp_path / "store.h5"
-    command = [*CANDI, "bin", "--covariates", str(TEST_DATA / "meta.tsv"), "-o", str(fifo_like), "--folds", "64"]
+def test_an_interrupted_binning_leaves_nothing_but_the_experiments_that_are_finished(tmp_path):
+    command = [
+        *CANDI,
+        "bin",
+        "--covariates",
+        str(TEST_DATA / "meta.tsv"),
+        "-o",
+        str(tmp_path / "s.h5"),
+        "--folds",
+        "64",
+    ]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         assert "records counted" in process.stderr.readline()
         process.send_signal(signal.SIGINT)
-        process.communicate(timeout=60)
+        told = process.communicate(timeout=60)[1]
     assert process.returncode == 130
-    assert list(tmp_path.iterdir()) == []
+    assert [path.name for path in tmp_path.iterdir()] == [".s.h5.parts"]
+    kept = [path for path in (tmp_path / ".s.h5.parts").iterdir() if path.name != "lock"]
+    assert {path.suffix for path in kept} == {".h5"}
+    assert f"{len(kept)} of 7 experiments are kept in {tmp_path / '.s.h5.parts'} for the next run" in told
 
 
 def test_an_unknown_device_is_an_error_never_a_fallback(candi, store_path, tmp_path):

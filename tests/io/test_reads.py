@@ -3,6 +3,7 @@
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
@@ -17,8 +18,9 @@ from scipy.stats import chisquare
 
 from candi_cli.counting import FIVE_PRIME, FRAGMENT, OVERLAP, CountingRule
 from candi_cli.errors import GenomeError, ReadsError, SequenceError
-from candi_cli.io import reads as reads_module
-from candi_cli.io.reads import BLOCK_BP, ReadCounter, ReadsSummary
+from candi_cli.io import alignment, bam
+from candi_cli.io.reads import ReadCounter, ReadsSummary
+from candi_cli.io.tally import BLOCK_BP
 
 ROOT = Path(__file__).parents[2]
 TEST_DATA = ROOT / "test_data"
@@ -334,13 +336,38 @@ def test_any_records_count_as_painted_on_the_bases(tmp_path_factory, records, ru
     assert n_folds == 0 or counter.summary.fold_depths.sum() == counter.summary.depth
 
 
-@pytest.mark.parametrize("size", [1, 7, 5_733, 10**9])
-def test_counts_do_not_depend_on_how_many_reads_are_binned_at_a_time(monkeypatch, size):
+@settings(deadline=None, max_examples=100)
+@given(records=RECORDS, rule=ANY_RULE)
+def test_the_compiled_loop_and_pysam_give_the_same_counts_and_summary(tmp_path_factory, records, rule):
+    path = write_bam(tmp_path_factory.getbasetemp() / "ways.bam", *records)
+    results = []
+    for fast in (True, False):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(bam, "FAST", fast)
+            counter = ReadCounter(path, rule, n_folds=3)
+            try:
+                counts = {each.chrom: each.folds.tolist() for each in counter}
+            except ReadsError as error:
+                counts = {"error": str(error)}
+            results.append((counts, replace(counter.summary, fold_depths=counter.summary.fold_depths.tolist())))
+    assert results[0] == results[1]
+
+
+@pytest.mark.parametrize("size", [37, 5_733, 1 << 24])
+def test_counts_do_not_depend_on_how_many_bytes_are_read_at_a_time(monkeypatch, size):
     expected, _ = count(TEST_DATA / "sim2.H3K4me3.bam", n_folds=2)
-    monkeypatch.setattr(reads_module, "_CHUNK", size)
-    found, counter = count(TEST_DATA / "sim2.H3K4me3.bam", n_folds=2)
+    monkeypatch.setattr(bam, "_PIECE", size)
+    found, _ = count(TEST_DATA / "sim2.H3K4me3.bam", n_folds=2)
     assert_same_counts(found, expected)
-    assert counter.summary.depth == len(kept_reads(TEST_DATA / "sim2.H3K4me3.bam"))
+
+
+@pytest.mark.parametrize("size", [1, 7, 5_733, 10**9])
+def test_counts_do_not_depend_on_how_many_reads_pysam_gives_at_a_time(monkeypatch, size):
+    expected, _ = count(TEST_DATA / "sim2.H3K4me3.bam", n_folds=2)
+    monkeypatch.setattr(bam, "FAST", False)
+    monkeypatch.setattr(alignment, "_AT_ONCE", size)
+    found, _ = count(TEST_DATA / "sim2.H3K4me3.bam", n_folds=2)
+    assert_same_counts(found, expected)
 
 
 @pytest.mark.parametrize("name", ["sim1.H3K4me3.bam", "sim2.H3K9me3.bam"])
@@ -529,7 +556,7 @@ def test_the_genome_given_decides_on_the_bins():
     ("sizes", "facts"),
     [
         ({"chr1": 300_011, "chr2": 120_001}, ["chr1 is 300,010 bp", "300,011 bp"]),
-        ({"1": 300_010, "2": 120_000}, ["chr1, chr2", "1, 2"]),
+        ({"scaffold1": 300_010, "scaffold2": 120_000}, ["chr1, chr2", "scaffold1, scaffold2"]),
     ],
     ids=["other lengths", "other names"],
 )

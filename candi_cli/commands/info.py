@@ -1,0 +1,96 @@
+"""`candi info`: what a store or a model holds, and whether it is whole."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from candi_cli.commands import _options as options
+from candi_cli.commands._console import console
+from candi_cli.contigs import shorten
+from candi_cli.counting import CountingRule
+from candi_cli.errors import StoreError
+
+if TYPE_CHECKING:
+    from candi_cli.model import ModelCard
+
+
+_COLUMNS = (
+    "biosample", "assay", "layers", "depth", "read_length", "run_type", "platform", "donor", "tissue", "split", "files",
+)  # fmt: skip
+
+
+@click.command("info")
+@click.argument("path", type=options.PATH, metavar="STORE|MODEL")
+@click.option("--json", "as_json", is_flag=True, help="Write JSON instead of a table.")
+@click.option("--quick", is_flag=True, help="Of a store, read the header only: verify nothing.")
+@options.verbosity
+def command(path: Path, as_json: bool, quick: bool) -> None:
+    """Show what STORE or MODEL holds, and verify a store.
+
+    Every dataset of a store is read and compared with its checksum, and its length with the genome's bins. The exit
+    code is 1 when anything is wrong.
+    """
+    from candi_cli.store import Store, is_hdf5
+
+    if not is_hdf5(path):
+        from candi_cli.model import load
+
+        card = load(path).card
+        click.echo(card.to_json() if as_json else _model_text(path, card))
+        return
+    with Store.open(path) as store:
+        facts = store.facts()
+        if not quick:
+            found = list(store.verify())
+            faults = [f"{finding.dataset} {finding.fault}" for finding in found if finding.fault]
+            facts["datasets"], facts["faults"] = len(found), faults
+    click.echo(json.dumps(facts, indent=2, sort_keys=True) if as_json else _store_text(path, facts))
+    if facts.get("faults"):
+        raise StoreError("\n".join(f"{path}: {fault}; rebuild it with 'candi bin'" for fault in facts["faults"]))
+    if not quick:
+        console.log(f"{path}: {facts['datasets']:,} datasets verified")
+
+
+def _store_text(path: Path, facts: dict[str, Any]) -> str:
+    rule = CountingRule.from_json(facts["counting"])
+    sizes = facts["chromsizes"]
+    lines = [
+        f"store\t{path}",
+        f"format version\t{facts['format_version']}",
+        f"candi version\t{facts['candi_version']}",
+        f"command\t{facts['command']}",
+        f"counting\t{rule}",
+        f"genome\t{len(sizes)} chromosomes, {sum(sizes.values()):,} bp ({shorten(sizes)})",
+        "",
+        "\t".join(_COLUMNS),
+    ]
+    for experiment in facts["experiments"]:
+        files = ",".join(source["name"] for source in experiment["sources"])
+        cells = {**experiment, **experiment["covariates"], "layers": ",".join(experiment["layers"]), "files": files}
+        lines.append("\t".join(_cell(cells[column]) for column in _COLUMNS))
+    return "\n".join(lines)
+
+
+def _model_text(path: Path, card: "ModelCard") -> str:
+    lines = [
+        f"model\t{path}",
+        f"family\t{card.family}",
+        f"candi version\t{card.candi_version}",
+        f"counting\t{card.counting}",
+        "",
+        "assay\toutputs\tdepth\tread_length\trun_types\tplatforms",
+    ]
+    for assay, item in card.assays.items():
+        low, high = (f"{value:.3g}" for value in item.depth_range)
+        lengths = "-".join(f"{value:.0f}" for value in item.read_length_range) if item.read_length_range else "NA"
+        choices = [",".join(names) or "NA" for names in (item.outputs, item.run_types, item.platforms)]
+        lines.append("\t".join([assay, choices[0], f"{low}-{high} reads/Gb", lengths, *choices[1:]]))
+    return "\n".join(lines)
+
+
+def _cell(value: object) -> str:
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    return "NA" if value is None else str(value)

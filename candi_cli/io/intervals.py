@@ -1,0 +1,223 @@
+"""Reading reads from text: BED and tagAlign, BEDPE, and fragments files, sorted or not.
+
+Text has no filters to pass: what a line says is counted, whatever its score. The lines are sorted into one temporary
+file a contig, so that memory does not grow with the number of reads.
+"""
+
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from candi_cli.counting import FIVE_PRIME, FRAGMENT, OVERLAP, CountingRule
+from candi_cli.errors import ReadsError
+from candi_cli.io.columns import LineError, Lines, name_runs, read_lines
+from candi_cli.io.formats import Format
+from candi_cli.io.records import COLUMNS, FIRST, MATE_REVERSE, PAIRED, PROPER, REVERSE, SECOND, Records
+
+_AT_ONCE = 1 << 19  # reads of a contig at a time
+_PLUS, _MINUS, _DOT = b"+", b"-", b"."
+_LONGEST = 2**31 - 1
+_PAIR = PAIRED | PROPER
+_NO_MAPQ = 0  # there is none to pass or to fail
+
+
+class Span(NamedTuple):
+    """Starts and ends of reads."""
+
+    start: NDArray[np.int64]
+    end: NDArray[np.int64]
+
+    def take(self, chosen: NDArray[np.bool_]) -> "Span":
+        """Return the spans that a mask chooses."""
+        return Span(self.start[chosen], self.end[chosen])
+
+
+class Reads(NamedTuple):
+    """Columns of reads of several contigs, and the names of those: one array element a read."""
+
+    contig: NDArray[np.bytes_]
+    start: NDArray[np.int64]
+    end: NDArray[np.int64]
+    flag: NDArray[np.int64]
+    mate_start: NDArray[np.int64]
+    template: NDArray[np.int64]
+    length: NDArray[np.int64]
+
+
+def read_intervals_as_reads(
+    path: Path, kind: Format, rule: CountingRule, *, read_length: int | None = None
+) -> Iterator[Records]:
+    """Yield the reads of a text file, contig by contig in the order of their names' first lines.
+
+    Parameters
+    ----------
+    kind : BED (a read a line), BEDPE (a pair of reads a line) or FRAGMENTS (a fragment a line)
+    read_length : bp of the reads at the two ends of a fragment; `overlap` needs it for fragments
+
+    Raises
+    ------
+    ReadsError
+        A line is not what it should be, or does not tell what the counting rule needs.
+    """
+    _check_rule(path, kind, rule, read_length)
+    with tempfile.TemporaryDirectory(prefix="candi-") as folder:
+        spill = _Spill(Path(folder))
+        n_lines = 0
+        for lines in read_lines(path, ReadsError, what="reads as BAM, CRAM, BED, BEDPE or fragments"):
+            if not len(lines):
+                continue
+            n_lines += len(lines)
+            try:
+                reads = _parse(lines, kind, rule, read_length)
+                _check_spans(lines, reads, kind)
+            except LineError as error:
+                line = lines.numbers[error.line]
+                raise ReadsError(f"{path}:{line}: {error}; correct the line, or fetch the file again") from error
+            spill.add(reads)
+        yield from spill.records(in_order=not rule.keep_duplicates, seen=n_lines)
+
+
+def _check_rule(path: Path, kind: Format, rule: CountingRule, read_length: int | None) -> None:
+    if kind is Format.FRAGMENTS and rule.rule == OVERLAP and not read_length:
+        raise ReadsError(
+            f"{path}: fragments do not say how long their reads are; give read_length in the sample sheet, "
+            "or count by 'fragment' or 'five-prime'"
+        )
+    if kind is Format.BED and rule.rule == FRAGMENT:
+        raise ReadsError(f"{path}: single reads, which have no fragments; count by 'overlap' or 'five-prime'")
+
+
+def _parse(lines: Lines, kind: Format, rule: CountingRule, read_length: int | None) -> Reads:
+    if kind is Format.BEDPE:
+        return _pairs(lines, rule)
+    if kind is Format.FRAGMENTS:
+        return _fragments(lines, rule, read_length)
+    return _single(lines, rule)
+
+
+def _single(lines: Lines, rule: CountingRule) -> Reads:
+    start, end = lines.integers(1), lines.integers(2)
+    stranded = (lines.n_fields >= 6).all()
+    strand = lines.texts(5) if stranded else np.full(len(lines), _DOT)
+    without = np.flatnonzero((strand != _PLUS) & (strand != _MINUS))
+    if rule.rule == FIVE_PRIME and len(without):
+        raise LineError(int(without[0]), "no strand (+ or - in the sixth field), so that the 5' end is not known")
+    zero = np.zeros_like(start)
+    return Reads(lines.texts(0), start, end, np.where(strand == _MINUS, REVERSE, 0), zero - 1, zero, end - start)
+
+
+def _fragments(lines: Lines, rule: CountingRule, read_length: int | None) -> Reads:
+    """Return the two reads at the ends of each fragment; of `fragment`, the left one stands for both."""
+    start, end = lines.integers(1), lines.integers(2)
+    length = np.minimum(read_length or end - start, end - start)
+    return _paired(lines.texts(0), Span(start, start + length), Span(end - length, end), rule)
+
+
+def _pairs(lines: Lines, rule: CountingRule) -> Reads:
+    """Return both reads of each line; mates on two contigs, or on one strand, are single reads and no fragment."""
+    contigs, mates = lines.texts(0), lines.texts(3)
+    one, other = Span(lines.integers(1), lines.integers(2)), Span(lines.integers(4), lines.integers(5))
+    stranded = (lines.n_fields >= 10).all()
+    strand = lines.texts(8) if stranded else np.full(len(lines), _PLUS)
+    mate_strand = lines.texts(9) if stranded else np.full(len(lines), _MINUS)
+    swapped = (contigs == mates) & (
+        (other.start < one.start) | ((other.start == one.start) & (strand == _MINUS) & (mate_strand != _MINUS))
+    )
+    left, right = _swap(swapped, one, other), _swap(~swapped, one, other)
+    left_reverse = np.where(swapped, mate_strand, strand) == _MINUS
+    right_reverse = np.where(swapped, strand, mate_strand) == _MINUS
+    proper = (contigs == mates) & (contigs != _DOT) & ~left_reverse & right_reverse
+    together = _paired(contigs[proper], left.take(proper), right.take(proper), rule)
+    if rule.rule == FRAGMENT:
+        return together
+    zero = np.zeros(len(lines), dtype=np.int64)
+    apart = [
+        Reads(
+            names,
+            span.start,
+            span.end,
+            np.where(reverse, PAIRED | REVERSE, PAIRED),
+            zero - 1,
+            zero,
+            span.end - span.start,
+        )
+        for names, span, reverse in ((contigs, left, left_reverse), (mates, right, right_reverse))
+    ]
+    chosen = [Reads(*(column[~proper & (reads.contig != _DOT)] for column in reads)) for reads in apart]
+    return _joined([together, *chosen])
+
+
+def _swap(chosen: NDArray[np.bool_], one: Span, other: Span) -> Span:
+    """Return the other span where a mask chooses, else the one."""
+    return Span(np.where(chosen, other.start, one.start), np.where(chosen, other.end, one.end))
+
+
+def _paired(contigs: NDArray[np.bytes_], left: Span, right: Span, rule: CountingRule) -> Reads:
+    template = np.maximum(right.end, left.end) - left.start
+    flag = np.full(len(contigs), _PAIR | FIRST | MATE_REVERSE)
+    first = Reads(contigs, left.start, left.end, flag, right.start, template, left.end - left.start)
+    if rule.rule == FRAGMENT:
+        return first
+    flag = np.full(len(contigs), _PAIR | SECOND | REVERSE)
+    length = right.end - right.start
+    return _joined([first, Reads(contigs, right.start, right.end, flag, left.start, -template, length)])
+
+
+def _joined(parts: list[Reads]) -> Reads:
+    return Reads(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
+
+
+def _check_spans(lines: Lines, reads: Reads, kind: Format) -> None:
+    columns = [(1, 2)] if kind is not Format.BEDPE else [(1, 2), (4, 5)]
+    if not ((reads.start < 0) | (reads.end <= reads.start) | (reads.end > _LONGEST)).any():
+        return
+    for first, last in columns:
+        start, end = lines.integers(first), lines.integers(last)
+        there = lines.texts(first - 1) != _DOT
+        wrong = np.flatnonzero(there & ((start < 0) | (end <= start) | (end > _LONGEST)))
+        if len(wrong):
+            line = int(wrong[0])
+            raise LineError(line, f"{start[line]}-{end[line]} is no interval (0 <= start < end)")
+
+
+class _Spill:
+    """Reads sorted into one file a contig, as rows of int32."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.paths: dict[str, Path] = {}
+
+    def add(self, reads: Reads) -> None:
+        rows = np.stack([*reads[1:], np.full(len(reads.start), _NO_MAPQ)], axis=1).astype(np.int32)
+        for contig, chosen in name_runs(reads.contig):
+            path = self.paths.setdefault(contig, self.folder / str(len(self.paths)))
+            with path.open("ab") as handle:
+                handle.write(rows[chosen].tobytes())
+
+    def records(self, *, in_order: bool, seen: int) -> Iterator[Records]:
+        """Yield the reads of each contig; all of one at a time, by start, when their order matters."""
+        for contig, path in self.paths.items():
+            with path.open("rb") as handle:
+                if in_order:
+                    found = _rows(handle, -1)
+                    yield _records(contig, found[np.argsort(found[:, 0], kind="stable")], seen)
+                else:
+                    while len(found := _rows(handle, _AT_ONCE)):
+                        yield _records(contig, found, seen)
+            path.unlink()
+        yield Records.none(seen)
+
+
+def _rows(handle: BinaryIO, n_rows: int) -> NDArray[np.int32]:
+    width = len(COLUMNS)
+    n_bytes = n_rows * width * 4 if n_rows >= 0 else -1
+    return np.frombuffer(handle.read(n_bytes), dtype=np.int32).reshape(-1, width)
+
+
+def _records(contig: str, rows: NDArray[np.int32], seen: int) -> Records:
+    start, end, flag, mate_start, template, length, mapq = np.ascontiguousarray(rows.T)
+    return Records(contig, start, end, flag, mate_start, template, length, mapq.astype(np.uint8), seen)
