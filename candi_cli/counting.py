@@ -3,6 +3,9 @@
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 OVERLAP, FIVE_PRIME, FRAGMENT = "overlap", "five-prime", "fragment"
 RULES = (OVERLAP, FIVE_PRIME, FRAGMENT)
 FLAGS = {
@@ -56,6 +59,11 @@ class CountingRule:
         filters = f"MAPQ >= {self.min_mapq}, without flags 0x{self.excl_flags:X}"
         duplicates = "" if self.keep_duplicates else ", one read a position"
         return f"{self.rule}{shift} at {self.resolution} bp, {filters}{duplicates}"
+
+
+def narrowest(values: NDArray) -> NDArray:
+    """Return a copy of unsigned integers in the smallest width that holds them all; none is ever clipped."""
+    return values.astype(np.min_scalar_type(int(values.max(initial=0))))
 
 
 def parse_flags(text: str) -> int:

@@ -4,10 +4,11 @@ The layout is documented in `man/candi-store.5`. A store is written under a temp
 """
 
 import json
+import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple
@@ -19,7 +20,7 @@ from isal import isal_zlib
 from numpy.typing import NDArray
 
 from candi_cli import __version__
-from candi_cli.counting import CountingRule
+from candi_cli.counting import CountingRule, narrowest
 from candi_cli.covariates import Covariates
 from candi_cli.errors import StoreError
 from candi_cli.genome import Chromsizes, bin_count
@@ -180,20 +181,22 @@ class Store:
         """Store one layer of a chromosome: shape (n_bins,), for folds (n_bins, K); integers in the smallest width."""
         if len(values) != self.n_bins(chrom):
             raise ValueError(f"{layer} of {chrom} has {len(values)} bins, the grid {self.n_bins(chrom)}")
-        stored = np.ascontiguousarray(_narrowest(values) if values.dtype.kind == "u" else values)
+        stored = np.ascontiguousarray((narrowest(values) if values.dtype.kind == "u" else values).T)
         stored = stored.astype(stored.dtype.newbyteorder("<"), copy=False)
+        chunks = (*stored.shape[:-1], min(CHUNK_BINS, len(values)))
+        origin = tuple(0 for _ in stored.shape[:-1])
         dataset = self._group(biosample, assay).create_dataset(
             f"{layer}/{chrom}",
             shape=stored.shape,
             dtype=stored.dtype,
-            chunks=(min(CHUNK_BINS, len(stored)), *stored.shape[1:]),
+            chunks=chunks,
             compression="gzip",
             compression_opts=_LEVEL,
             shuffle=stored.itemsize > 1,
         )
-        for start in range(0, len(stored), dataset.chunks[0]):
-            chunk = _compressed(stored[start : start + dataset.chunks[0]], dataset.chunks)
-            dataset.id.write_direct_chunk((start, *(0 for _ in stored.shape[1:])), chunk)
+        for start in range(0, len(values), chunks[-1]):
+            chunk = _compressed(stored[..., start : start + chunks[-1]], chunks)
+            dataset.id.write_direct_chunk((*origin, start), chunk)
         dataset.attrs["crc32"] = np.uint32(isal_zlib.crc32(stored))
 
     def write_blocks(self, biosample: str, assay: str, chrom: str, blocks: NDArray[np.uint32], block_bp: int) -> None:
@@ -267,11 +270,11 @@ class Store:
         with self._naming_damage(f"{layer} of {biosample}/{assay} on {chrom}"):
             self._opened()
             chunked = self._layer(biosample, assay, layer, chrom)
-            values = np.zeros((end - start, *chunked.shape[1:]), dtype=chunked.dtype)
-            inside_start, inside_end = max(start, 0), min(end, chunked.shape[0])
+            values = np.zeros((*chunked.shape[:-1], end - start), dtype=chunked.dtype)
+            inside_start, inside_end = max(start, 0), min(end, chunked.shape[-1])
             if inside_start < inside_end:
-                chunked.read_into(values[inside_start - start : inside_end - start], inside_start)
-        return values
+                chunked.read_into(values[..., inside_start - start : inside_end - start], inside_start)
+        return values.T
 
     def _layer(self, biosample: str, assay: str, layer: str, chrom: str) -> "_Chunked":
         key = (biosample, assay, layer, chrom)
@@ -327,8 +330,8 @@ class Store:
             n_bins = (
                 self.n_bins(chrom) if layer in LAYERS else bin_count(self.chromsizes[chrom], dataset.attrs["block_bp"])
             )
-            if len(dataset) != n_bins:
-                return f"has {len(dataset):,} bins, the grid {n_bins:,}"
+            if dataset.shape[-1] != n_bins:
+                return f"has {dataset.shape[-1]:,} bins, the grid {n_bins:,}"
             found = isal_zlib.crc32(np.ascontiguousarray(dataset[:]))
             return None if found == int(dataset.attrs["crc32"]) else "does not match its checksum"
         except (OSError, RuntimeError, KeyError, ValueError) as error:
@@ -353,32 +356,25 @@ class Store:
         return found, block_bp
 
 
-@dataclass(frozen=True)
 class _Chunked:
     """A dataset that is read chunk by chunk, without the filters and the chunk cache of HDF5, which are slower."""
 
-    dataset: h5py.Dataset
-    empty: bool = False
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return self.dataset.shape
-
-    @property
-    def dtype(self) -> np.dtype:
-        return self.dataset.dtype
+    def __init__(self, dataset: h5py.Dataset, *, empty: bool = False) -> None:
+        self.empty, self.shape, self.dtype = empty, dataset.shape, dataset.dtype
+        self._dataset, self._chunks = dataset.id, dataset.chunks
+        self._origin = tuple(0 for _ in self._chunks[:-1])
 
     def read_into(self, values: NDArray[Any], start: int) -> None:
         """Fill `values` with the bins from `start` on; a chromosome without data stays 0."""
         if self.empty:
             return
-        n_chunk, *rest = self.dataset.chunks
-        end = start + len(values)
+        n_chunk = self._chunks[-1]
+        end = start + values.shape[-1]
         for chunk_start in range(start // n_chunk * n_chunk, end, n_chunk):
-            _, stored = self.dataset.id.read_direct_chunk((chunk_start, *(0 for _ in rest)))
-            chunk = _decompressed(stored, self.dataset.dtype, (n_chunk, *rest))
+            _, stored = self._dataset.read_direct_chunk((*self._origin, chunk_start))
+            chunk = _decompressed(stored, self.dtype, self._chunks)
             first, last = max(start, chunk_start), min(end, chunk_start + n_chunk)
-            values[first - start : last - start] = chunk[first - chunk_start : last - chunk_start]
+            values[..., first - start : last - start] = chunk[..., first - chunk_start : last - chunk_start]
 
 
 def is_hdf5(path: Path) -> bool:
@@ -392,19 +388,15 @@ def is_hdf5(path: Path) -> bool:
 
 def _compressed(values: NDArray[Any], shape: tuple[int, ...]) -> bytes:
     """Return a chunk as HDF5's filters shuffle and gzip write it; the last one of a dataset is filled up with zeros."""
-    if len(values) < shape[0]:
-        values = np.concatenate([values, np.zeros((shape[0] - len(values), *shape[1:]), dtype=values.dtype)])
-    planes = values.reshape(-1).view(np.uint8).reshape(-1, values.itemsize).T
+    if values.shape[-1] < shape[-1]:
+        values = np.pad(values, [*((0, 0) for _ in shape[:-1]), (0, shape[-1] - values.shape[-1])])
+    planes = np.ascontiguousarray(values).reshape(-1).view(np.uint8).reshape(-1, values.itemsize).T
     return isal_zlib.compress(np.ascontiguousarray(planes), _LEVEL, 15)
 
 
 def _decompressed(stored: bytes, dtype: np.dtype, shape: tuple[int, ...]) -> NDArray[Any]:
-    n_values = int(np.prod(shape))
+    n_values = math.prod(shape)
     planes = np.frombuffer(isal_zlib.decompress(stored, 15, n_values * dtype.itemsize), dtype=np.uint8)
     if dtype.itemsize > 1:
         planes = np.ascontiguousarray(planes.reshape(dtype.itemsize, n_values).T)
     return planes.view(dtype).reshape(shape)
-
-
-def _narrowest(values: NDArray[Any]) -> NDArray[Any]:
-    return values.astype(np.min_scalar_type(int(values.max(initial=0))))

@@ -37,13 +37,42 @@ EXAMPLES: Mapping[str, Mapping[str, str]] = {
             "candi denoise sample.bam --covariates meta.tsv -m model.safetensors \\\n    -o out.bw"
         ),
     },
+    "sheet": {
+        "Turn the metadata.tsv of an ENCODE download into a sheet of merged cell types, then count them:": (
+            "candi sheet metadata.tsv --merge --min-assays 3 -o sheet.tsv\n"
+            "candi bin --covariates sheet.tsv -o store.h5"
+        ),
+    },
     "bin": {
         "Count the reads of every file that the sample sheet names:": "candi bin --covariates meta.tsv -o store.h5",
         "Count a CRAM file against its reference, on the chromosomes of hg38.chrom.sizes:": (
             "candi bin sample.cram --covariates meta.tsv -T hg38.fa \\\n    -g hg38.chrom.sizes -o store.h5"
         ),
+        "Look at the sample sheet with what the reads themselves tell, and make no store:": (
+            "candi bin --covariates meta.tsv --print-sheet > measured.tsv"
+        ),
+        "Count many experiments, four at a time; given again after an interruption, it goes on:": (
+            "candi bin --covariates meta.tsv -@ 4 -o store.h5"
+        ),
+        "Count fragments of single cells, and reads that come through a pipe:": (
+            "candi bin fragments.tsv.gz --covariates meta.tsv -g hg38.chrom.sizes \\\n"
+            "    --count fragment -o fragments.h5\n"
+            "samtools view -b sample.bam chr21 | candi bin - --covariates meta.tsv \\\n    -o chr21.h5"
+        ),
         "Count Tn5 cut sites of ATAC-seq:": (
             "candi bin atac.bam --covariates meta.tsv --count five-prime --shift 4,-5 \\\n    -o atac.h5"
+        ),
+    },
+    "info": {
+        "Verify a store, and show what it holds:": "candi info store.h5",
+        "List the assays of the model that is used:": "candi info model.safetensors",
+    },
+    "downsample": {
+        "Keep a half and a quarter of the reads, the quarter a part of the half:": (
+            "candi downsample K562.bam --dsf 2 --dsf 4 --seed 1 -@ 4 --write-index \\\n    -o K562.dsf{dsf}.bam"
+        ),
+        "Halve a file whose reads have no names of their own:": (
+            "candi downsample K562.bam --dsf 2 --by position -o K562.dsf2.bam"
         ),
     },
     "train": {

@@ -36,7 +36,7 @@ def choose_experiments(sheet: Path | None, reads: Sequence[Path]) -> list[Experi
             if path != STDIN and not path.exists():
                 raise ReadsError(f"{path}: no such file; check the path")
         raise RequestError("--covariates: READS need a sample sheet; write one (columns biosample, assay, file, ...)")
-    if is_portal_metadata(sheet):
+    if sheet.is_file() and is_portal_metadata(sheet):  # a pipe can be read only once
         candidates, remarks = read_metadata(sheet)
         rows = to_experiments(separate(candidates))
         for remark in remarks:

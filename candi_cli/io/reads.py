@@ -110,6 +110,7 @@ class ReadCounter:
         self.kind = self._recognised()
         self.header_sizes: Chromsizes = {}
         self._reference: Path | None = None
+        self._tally: Tally | None = None
         self._md5sums: dict[str, str] = {}
         if self.kind not in _TEXT:
             self._read_header()
@@ -260,7 +261,8 @@ class ReadCounter:
             return None
         if contig in self._md5sums and self._reference is not None:
             self._check_sequence(contig, self._md5sums[contig])
-        return Tally(chrom, self.chromsizes[chrom], self.rule, self.n_folds)
+        self._tally = Tally(chrom, self.chromsizes[chrom], self.rule, self.n_folds, scratch=self._tally)
+        return self._tally
 
     def _finish(self, bins: Tally) -> ChromCounts:
         finished = bins.finish()

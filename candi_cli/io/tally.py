@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from candi_cli.counting import FIVE_PRIME, FRAGMENT, CountingRule
+from candi_cli.counting import FIVE_PRIME, FRAGMENT, CountingRule, narrowest
 from candi_cli.genome import bin_count
 from candi_cli.io.records import PAIRED, REVERSE, Records
 
@@ -15,24 +15,34 @@ BLOCK_BP = 100_000  # a block of the genome is covered when a read starts in it
 class ChromCounts(NamedTuple):
     """The counts of one chromosome.
 
-    counts : shape (n_bins,), uint32
-    folds : shape (n_bins, K), uint32, summing to `counts`; K = 0 unless asked for
+    counts : shape (n_bins,), unsigned integers in the smallest width that holds them
+    folds : shape (n_bins, K), the same, summing to `counts`; K = 0 unless asked for
     blocks : shape (n_blocks,), uint32, reads starting in each block of `BLOCK_BP`
     """
 
     chrom: str
-    counts: NDArray[np.uint32]
-    folds: NDArray[np.uint32]
+    counts: NDArray[np.unsignedinteger]
+    folds: NDArray[np.unsignedinteger]
     blocks: NDArray[np.uint32]
 
 
 class Tally:
-    """Difference arrays over the bins of one chromosome."""
+    """Difference arrays over the bins of one chromosome.
 
-    def __init__(self, chrom: str, length: int, rule: CountingRule, n_folds: int) -> None:
+    Parameters
+    ----------
+    scratch : of the tally before; its memory is used again
+    """
+
+    def __init__(
+        self, chrom: str, length: int, rule: CountingRule, n_folds: int, *, scratch: "Tally | None" = None
+    ) -> None:
         self.chrom, self.length, self.rule, self.n_folds = chrom, length, rule, n_folds
         self.n_bins = bin_count(length, rule.resolution)
-        self._steps = np.zeros((self.n_bins + 1) * max(1, n_folds), dtype=np.int32)
+        self._memory: NDArray[np.int32] = _zeros(
+            max(1, n_folds) * (self.n_bins + 1), scratch._memory if scratch else None
+        )
+        self._steps = self._memory[: max(1, n_folds) * (self.n_bins + 1)].reshape(-1, self.n_bins + 1)
         self.blocks = np.zeros(bin_count(length, BLOCK_BP), dtype=np.uint32)
         self.depth = 0
         self.fold_depths = np.zeros(n_folds, dtype=np.int64)
@@ -50,9 +60,11 @@ class Tally:
         if self.n_folds:
             fold = _fold(records, self.n_folds)
             self.fold_depths += np.bincount(fold, minlength=self.n_folds)
-            first, last = first * self.n_folds + fold, last * self.n_folds + fold
-        np.add.at(self._steps, first, np.int32(1))
-        np.add.at(self._steps, last + max(1, self.n_folds), np.int32(-1))
+            first += fold * (self.n_bins + 1)
+            last += fold * (self.n_bins + 1)
+        steps = self._steps.reshape(-1)
+        np.add.at(steps, first, np.int32(1))
+        np.add.at(steps, last + 1, np.int32(-1))
 
     def _span(self, records: Records) -> tuple[NDArray, NDArray]:
         """Return the first and the last bp (inclusive) that a read counts for."""
@@ -66,10 +78,19 @@ class Tally:
 
     def finish(self) -> ChromCounts:
         """Return the counts; nothing can be added afterwards."""
-        steps = self._steps.reshape(self.n_bins + 1, -1)
-        folds = np.cumsum(steps, axis=0, out=steps)[:-1].view(np.uint32)
-        counts = folds.sum(axis=1, dtype=np.uint32) if self.n_folds else folds[:, 0]
-        return ChromCounts(self.chrom, counts, folds if self.n_folds else folds[:, :0], self.blocks)
+        for fold in self._steps:
+            np.cumsum(fold, out=fold)
+        folds = narrowest(self._steps[:, : self.n_bins].view(np.uint32))
+        counts = narrowest(folds.sum(axis=0, dtype=np.uint32)) if self.n_folds else folds[0]
+        return ChromCounts(self.chrom, counts, folds[: self.n_folds].T, self.blocks)
+
+
+def _zeros(n_values: int, used: NDArray[np.int32] | None) -> NDArray[np.int32]:
+    """Return zeros; memory that was used before is faster than new, which the system clears page by page."""
+    if used is None or len(used) < n_values:
+        return np.zeros(n_values, dtype=np.int32)
+    used[:n_values] = 0
+    return used
 
 
 def _fold(records: Records, n_folds: int) -> NDArray[np.intp]:

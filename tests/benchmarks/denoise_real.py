@@ -25,6 +25,7 @@ from scipy.ndimage import gaussian_filter1d
 from scipy.optimize import minimize_scalar
 from scipy.stats import nbinom, poisson
 
+from candi_cli.binning import Binning
 from candi_cli.commands._experiments import find_inputs, open_store
 from candi_cli.commands._tracks import default_model, prediction_dataset
 from candi_cli.counting import CountingRule
@@ -128,8 +129,8 @@ def denoised(model: Loaded, folder: Path, mark: str, depth: float, span: tuple[i
     with tempfile.TemporaryDirectory() as scratch:
         sheet = Path(scratch) / "sheet.tsv"
         sheet.write_text(f"biosample\tassay\tfile\tcontrol\nK562\t{mark}\t{bam}\t{control}\n")
-        inputs = find_inputs([bam], sheet, rule=model.card.counting, reference=None)
-        with open_store(inputs, reference=None, command="benchmark") as store:
+        inputs = find_inputs([bam], sheet, Binning(), rule=model.card.counting, genome=None)
+        with open_store(inputs, Binning(), command="benchmark", threads=1) as store:
             dataset = prediction_dataset(
                 model, store, "K562", Covariates(depth=depth, read_length=50, run_type="paired-ended"), None
             )
