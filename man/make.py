@@ -39,8 +39,7 @@ EXAMPLES: Mapping[str, Mapping[str, str]] = {
     },
     "sheet": {
         "Turn the metadata.tsv of an ENCODE download into a sheet of merged cell types, then count them:": (
-            "candi sheet metadata.tsv --merge --min-assays 3 -o sheet.tsv\n"
-            "candi bin --covariates sheet.tsv -o store.h5"
+            "candi sheet metadata.tsv --merge --min-assays 3 -o sheet.tsv\ncandi bin --covariates sheet.tsv -o store.h5"
         ),
     },
     "bin": {

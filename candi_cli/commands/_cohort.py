@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from candi_cli.commands._console import console
 from candi_cli.counting import CountingRule
 from candi_cli.covariates import CONTROL, GB, Covariates, depth_density
 from candi_cli.errors import GenomeError, RequestError, StoreError
@@ -23,6 +24,7 @@ from candi_cli.model.candi import Config, Corruption, Lanes, LossWeights, preset
 from candi_cli.model.training import Progress
 from candi_cli.store import Store, StoredExperiment
 
+_TRAINED_ON = (None, "train")  # splits of the sample sheet
 _BINOMIAL_THINNING = 8  # the deepest where a store has no folds
 
 
@@ -90,7 +92,11 @@ def open_cohort(
     held_out_regions = [parse_region(text, known) for text in valid_regions]
     sequences = _open_sequences(stores, stack, reference)
     members = [(store, biosample) for store in stores for biosample in store.biosamples]
-    experiments = [store.experiment(name, assay) for store, name in members for assay in store.assays(name)]
+    everything = [store.experiment(name, assay) for store, name in members for assay in store.assays(name)]
+    experiments = [item for item in everything if item.split in _TRAINED_ON]
+    kept_out = sorted(f"{item.biosample}/{item.assay}" for item in everything if item not in experiments)
+    if kept_out:
+        console.log(f"{len(kept_out)} experiments of the splits validation and test are left out")
     assays = tuple(sorted({item.assay for item in experiments if item.assay != CONTROL and "counts" in item.layers}))
     if not assays:
         raise RequestError(f"{stores[0].name}: has no assay with reads; add experiments with reads by 'candi bin'")
@@ -118,6 +124,7 @@ def open_cohort(
         "regions": list(regions), "valid_regions": list(valid_regions), "test_chroms": list(test_chroms),
         "blacklist": blacklist.name if blacklist else None, "reference": reference.name if reference else None,
         "windows": "uniform over allowed starts, biosamples equally often",
+        **({"kept_out": kept_out} if kept_out else {}),
     }  # fmt: skip
     return Cohort(config, rule, training, held_out, sequences, cards, data)
 
@@ -185,8 +192,9 @@ def _find(
             store.chromsizes, resolution=store.rule.resolution, context=context,
             regions=regions, covered=covered, blacklist=excluded, test_chroms=test_chroms,
         )  # fmt: skip
-        if len(loci):
-            found.append((Lanes(store, biosample, assays), loci))
+        shown = [assay for assay in store.assays(biosample) if store.experiment(biosample, assay).split in _TRAINED_ON]
+        if len(loci) and set(shown) - {CONTROL}:
+            found.append((Lanes(store, biosample, assays, shown=shown), loci))
     return found
 
 

@@ -1,11 +1,11 @@
 """`candi sheet`: a metadata.tsv of the ENCODE portal becomes a sheet that `candi bin` reads."""
 
 import hashlib
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from candi_cli import commands
 from candi_cli.covariates import COLUMNS, read_sheet
 
 TEST_DATA = Path(__file__).parents[2] / "test_data"
@@ -28,11 +28,6 @@ def rows(target: str, number: int, replicate: int) -> list[str]:
         "\t".join((fastq, "fastq", "reads", "", *where, *sequenced)),
         "\t".join((bam, "bam", "alignments", "GRCh38", *where, *mapped)),
     ]
-
-
-@pytest.fixture(autouse=True)
-def registered(monkeypatch):
-    monkeypatch.setattr(commands, "COMMANDS", tuple({*commands.COMMANDS, "sheet"}))
 
 
 @pytest.fixture
@@ -59,7 +54,7 @@ def test_without_an_output_the_sheet_goes_to_stdout_and_the_rest_to_stderr(candi
         assert len(lines) == 1 + 4 + 1 + 3 + 1
         assert all(line.startswith("candi sheet: ") for line in ran.errors)
     assert "chosen: experiments (4), controls (1), biosamples (2), terms (1); alignments (9)" in ran.err
-    assert "stdout: 2 biosamples (0 replicates in groups, 2 with a control) of 7 experiments" in ran.err
+    assert "sheet: 2 biosamples (0 replicates in groups, 2 with a control) of 7 experiments" in ran.err
 
 
 def test_quiet_says_nothing(candi, metadata):
@@ -107,7 +102,7 @@ def test_a_sheet_of_downloaded_files_is_binned(candi, metadata):
 @pytest.mark.parametrize(
     ("arguments", "code", "line"),
     [
-        (["absent.tsv"], 1, "absent.tsv: No such file or directory; give the portal's metadata.tsv"),
+        (["absent.tsv"], 1, "absent.tsv: no such file; give a metadata.tsv of the ENCODE portal, or a sample sheet"),
         (["in/metadata.tsv", "--assembly", "mm10"], 1,
          "in/metadata.tsv: File assembly: no file of mm10; give one of GRCh38 (9) with --assembly"),
         (["in/metadata.tsv", "--folder", "nowhere"], 1,
@@ -116,8 +111,10 @@ def test_a_sheet_of_downloaded_files_is_binned(candi, metadata):
          "-o in/metadata.tsv: is METADATA itself; give the sheet another name"),
         (["in/metadata.tsv", "-o", "nowhere/sheet.tsv"], 1,
          "nowhere/sheet.tsv: folder nowhere does not exist; make it first"),
-        ([str(TEST_DATA / "meta.tsv")], 1,
-         f"{TEST_DATA / 'meta.tsv'}:1: no metadata.tsv of the ENCODE portal; download the table from the portal again"),
+        ([str(TEST_DATA / "meta.tsv"), "--merge"], 2,
+         f"{TEST_DATA / 'meta.tsv'}: not a metadata.tsv; --merge, --min-assays, --assembly and --folder need one"),
+        (["in/metadata.tsv", "--split", "0.1,0.2", "--challenge", "x.csv"], 2,
+         "--split, --challenge: two splits; give one of them"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )  # fmt: skip
@@ -140,3 +137,38 @@ def test_verbose_names_the_platforms_that_are_not_known(candi, metadata):
     metadata.write_text(metadata.read_text().replace("HiSeq 2000", "Typewriter", 1))
     assert "Illumina Typewriter is not in the vocabulary" not in candi("sheet", metadata).err
     assert "Illumina Typewriter is not in the vocabulary" in candi("sheet", metadata, "-v").err
+
+
+def test_a_split_keeps_a_donor_and_a_cell_type_on_one_side_and_is_the_same_for_a_seed(candi, tmp_path):
+    sheet = tmp_path / "in.tsv"
+    rows = [(f"b{number}", f"H3K{mark}me3", f"d{number // 2}") for number in range(12) for mark in (4, 27)]
+    sheet.write_text("biosample\tassay\tdonor\tfile\n" + "".join("\t".join([*row, "x.bam"]) + "\n" for row in rows))
+    outputs = []
+    for seed in (0, 0, 1, 2, 3):
+        ran = candi("sheet", sheet, "--split", "0.17,0.34", "--seed", seed, "-o", tmp_path / "out.tsv")
+        assert ran.code == 0
+        outputs.append((tmp_path / "out.tsv").read_text())
+    assert outputs[0] == outputs[1]
+    assert len(set(outputs)) > 1
+    found = read_sheet(tmp_path / "out.tsv")
+    for donor in {row.donor for row in found}:
+        assert len({row.split for row in found if row.donor == donor}) == 1
+    assert {row.split for row in found} == {"train", "validation", "test"}
+
+
+def test_a_sheet_passes_through_with_nothing_lost(candi, tmp_path):
+    copied = tmp_path / "copy.tsv"
+    assert candi("sheet", TEST_DATA / "meta.tsv", "-o", copied, "--quiet").code == 0
+    assert [replace(row, remark=None) for row in read_sheet(copied)] == [
+        replace(row, remark=None) for row in read_sheet(TEST_DATA / "meta.tsv")
+    ]
+
+
+@pytest.mark.real_data
+def test_the_split_of_the_challenge_fills_its_biosamples(candi, tmp_path):
+    table = TEST_DATA.parents[1] / "shared" / "data" / "encode_metadata" / "EIC_experiments.csv"
+    sheet = tmp_path / "in.tsv"
+    sheet.write_text("biosample\tassay\nT_adrenal_gland\tATAC-seq\nT_heart_left_ventricle\tATAC-seq\n")
+    ran = candi("sheet", sheet, "--challenge", table, "-o", tmp_path / "out.tsv")
+    assert ran.code == 0, ran.err
+    assert {row.split for row in read_sheet(tmp_path / "out.tsv")} == {"train"}

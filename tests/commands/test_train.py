@@ -66,3 +66,22 @@ def test_the_larger_presets_train(candi, tmp_path, store_path, preset):
     options = ("--preset", preset, "--steps", 1, "--batch-size", 1, "--quiet")
     assert candi("train", store_path, "-o", path, *options).code == 0
     assert load(path).card.training["preset"] == preset
+
+
+def test_experiments_of_the_splits_validation_and_test_are_never_trained_on(candi, tmp_path):
+    lines = (TEST_DATA / "meta.tsv").read_text().splitlines()
+    split = [
+        "split",
+        *("test" if "H3K9me3" in line else "validation" if "H3K27me3" in line else "NA" for line in lines[1:]),
+    ]
+    sheet, store, path = tmp_path / "split.tsv", tmp_path / "split.h5", tmp_path / "m.safetensors"
+    sheet.write_text("".join(f"{line}\t{cell}\n" for line, cell in zip(lines, split, strict=True)))
+    for file in TEST_DATA.iterdir():
+        (tmp_path / file.name).symlink_to(file)
+    assert candi("bin", "--covariates", sheet, "-o", store, "--quiet").code == 0
+    ran = candi("train", store, "-o", path, *(option for option in QUICK if option != "--quiet"))
+    assert ran.code == 0, ran.err
+    assert "2 experiments of the splits validation and test are left out" in ran.err
+    card = load(path).card
+    assert set(card.assays) == {"H3K4me3", "H3K36me3"}
+    assert card.training["kept_out"] == ["sim1/H3K27me3", "sim2/H3K9me3"]

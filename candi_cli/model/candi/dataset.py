@@ -1,6 +1,6 @@
 """Windows of stores as the batches that the network reads, for training and for prediction."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, Protocol
 
@@ -56,11 +56,19 @@ class Corruption:
 
 
 class Lanes:
-    """The experiments of one biosample in the order of a model's lanes; the last lane is the control."""
+    """The experiments of one biosample in the order of a model's lanes; the last lane is the control.
 
-    def __init__(self, store: Store, biosample: str, assays: Sequence[str]) -> None:
+    Parameters
+    ----------
+    assays : of the lanes
+    shown : the assays of the biosample that there are to be seen; default: all that the store has
+    """
+
+    def __init__(
+        self, store: Store, biosample: str, assays: Sequence[str], *, shown: Collection[str] | None = None
+    ) -> None:
         self.store, self.biosample = store, biosample
-        present = set(store.assays(biosample))
+        present = set(store.assays(biosample) if shown is None else shown)
         self.experiments: list[StoredExperiment | None] = [
             store.experiment(biosample, assay) if assay in present else None for assay in (*assays, CONTROL)
         ]
