@@ -6,8 +6,9 @@ The layout is documented in `man/candi-store.5`. A store is written under a temp
 import json
 import math
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
@@ -22,7 +23,7 @@ from numpy.typing import NDArray
 from candi_cli import __version__
 from candi_cli.counting import CountingRule, narrowest
 from candi_cli.covariates import Covariates
-from candi_cli.errors import StoreError
+from candi_cli.errors import OutputError, StoreError
 from candi_cli.genome import Chromsizes, bin_count
 
 FORMAT = "candi-store"
@@ -61,6 +62,7 @@ class Store:
 
     def __init__(self, file: h5py.File, path: Path | None) -> None:
         self._file, self.path, self._process = file, path, os.getpid()
+        self._shown_as = path
         self._chunked: dict[tuple[str, str, str, str], _Chunked] = {}
         with self._naming_damage("its header"):
             self.rule = CountingRule.from_json(json.loads(file.attrs["counting"]))
@@ -99,13 +101,37 @@ class Store:
 
     @classmethod
     def create(
-        cls, path: Path | None, *, rule: CountingRule, chromsizes: Mapping[str, int], command: str = ""
+        cls,
+        path: Path | None,
+        *,
+        rule: CountingRule,
+        chromsizes: Mapping[str, int],
+        command: str = "",
+        shown_as: Path | None = None,
     ) -> "Store":
-        """Make an empty store at `path`, or in memory."""
-        if path is None:
-            file = h5py.File(f"in-memory-{uuid4()}", "w", driver="core", backing_store=False)
-        else:
-            file = h5py.File(path, "w")
+        """Make an empty store at `path`, or in memory.
+
+        Parameters
+        ----------
+        shown_as : what an error on writing calls the file, when `path` is a temporary name
+
+        Raises
+        ------
+        OutputError
+            It cannot be written; so do the methods that write, and `close`.
+        """
+        with _naming_failure(shown_as or path):
+            if path is None:
+                file = h5py.File(f"in-memory-{uuid4()}", "w", driver="core", backing_store=False)
+            else:
+                file = h5py.File(path, "w")
+            cls._write_header(file, rule, chromsizes, command)
+        store = cls(file, path)
+        store._shown_as = shown_as or path
+        return store
+
+    @staticmethod
+    def _write_header(file: h5py.File, rule: CountingRule, chromsizes: Mapping[str, int], command: str) -> None:
         file.attrs.update(
             format=FORMAT,
             format_version=FORMAT_VERSION,
@@ -117,7 +143,6 @@ class Store:
         genome.create_dataset("chroms", data=list(chromsizes), dtype=h5py.string_dtype())
         genome.create_dataset("lengths", data=np.array(list(chromsizes.values()), dtype=np.int64))
         file.create_group("biosamples")
-        return cls(file, path)
 
     @classmethod
     def open(cls, path: Path) -> "Store":
@@ -149,11 +174,16 @@ class Store:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.close()
+        if error is None:
+            self.close()
+        else:
+            with suppress(OSError, RuntimeError):  # closing fails once more when the disk is full
+                self._file.close()
 
     def close(self) -> None:
         """Close the file; a store in memory is gone."""
-        self._file.close()
+        with _naming_failure(self._shown_as):
+            self._file.close()
 
     @property
     def name(self) -> str:
@@ -175,7 +205,8 @@ class Store:
 
     def add_experiment(self, biosample: str, assay: str) -> None:
         """Open an experiment's place; its layers follow by `write`, its covariates by `describe`."""
-        self._opened()["biosamples"].require_group(biosample).create_group(assay)
+        with _naming_failure(self._shown_as):
+            self._opened()["biosamples"].require_group(biosample).create_group(assay)
 
     def write(self, biosample: str, assay: str, layer: str, chrom: str, values: NDArray[Any]) -> None:
         """Store one layer of a chromosome: shape (n_bins,), for folds (n_bins, K); integers in the smallest width."""
@@ -183,10 +214,15 @@ class Store:
             raise ValueError(f"{layer} of {chrom} has {len(values)} bins, the grid {self.n_bins(chrom)}")
         stored = np.ascontiguousarray((narrowest(values) if values.dtype.kind == "u" else values).T)
         stored = stored.astype(stored.dtype.newbyteorder("<"), copy=False)
-        chunks = (*stored.shape[:-1], min(CHUNK_BINS, len(values)))
+        with _naming_failure(self._shown_as):
+            self._write_chunks(self._group(biosample, assay), f"{layer}/{chrom}", stored)
+
+    @staticmethod
+    def _write_chunks(group: h5py.Group, name: str, stored: NDArray[Any]) -> None:
+        chunks = (*stored.shape[:-1], min(CHUNK_BINS, stored.shape[-1]))
         origin = tuple(0 for _ in stored.shape[:-1])
-        dataset = self._group(biosample, assay).create_dataset(
-            f"{layer}/{chrom}",
+        dataset = group.create_dataset(
+            name,
             shape=stored.shape,
             dtype=stored.dtype,
             chunks=chunks,
@@ -194,16 +230,17 @@ class Store:
             compression_opts=_LEVEL,
             shuffle=stored.itemsize > 1,
         )
-        for start in range(0, len(values), chunks[-1]):
+        for start in range(0, stored.shape[-1], chunks[-1]):
             chunk = _compressed(stored[..., start : start + chunks[-1]], chunks)
             dataset.id.write_direct_chunk((*origin, start), chunk)
         dataset.attrs["crc32"] = np.uint32(isal_zlib.crc32(stored))
 
     def write_blocks(self, biosample: str, assay: str, chrom: str, blocks: NDArray[np.uint32], block_bp: int) -> None:
         """Store how many reads start in each block of a chromosome."""
-        dataset = self._group(biosample, assay).create_dataset(f"blocks/{chrom}", data=blocks)
-        dataset.attrs["block_bp"] = block_bp
-        dataset.attrs["crc32"] = np.uint32(isal_zlib.crc32(np.ascontiguousarray(blocks)))
+        with _naming_failure(self._shown_as):
+            dataset = self._group(biosample, assay).create_dataset(f"blocks/{chrom}", data=blocks)
+            dataset.attrs["block_bp"] = block_bp
+            dataset.attrs["crc32"] = np.uint32(isal_zlib.crc32(np.ascontiguousarray(blocks)))
 
     def describe(
         self,
@@ -221,17 +258,19 @@ class Store:
         ----------
         origin : donor, tissue and split, as the sample sheet says
         """
-        self._group(biosample, assay).attrs.update(
-            covariates=json.dumps(asdict(covariates), sort_keys=True),
-            fold_depths=np.asarray(fold_depths, dtype=np.int64),
-            sources=json.dumps(list(sources), sort_keys=True),
-            origin=json.dumps(dict(origin or {}), sort_keys=True),
-        )
+        with _naming_failure(self._shown_as):
+            self._group(biosample, assay).attrs.update(
+                covariates=json.dumps(asdict(covariates), sort_keys=True),
+                fold_depths=np.asarray(fold_depths, dtype=np.int64),
+                sources=json.dumps(list(sources), sort_keys=True),
+                origin=json.dumps(dict(origin or {}), sort_keys=True),
+            )
 
     def adopt(self, other: "Store", biosample: str, assay: str) -> None:
         """Take over an experiment of another store, its compressed data as they are."""
-        place = self._opened()["biosamples"].require_group(biosample)
-        other._opened().copy(f"biosamples/{biosample}/{assay}", place, name=assay)
+        with _naming_failure(self._shown_as):
+            place = self._opened()["biosamples"].require_group(biosample)
+            other._opened().copy(f"biosamples/{biosample}/{assay}", place, name=assay)
 
     def experiment(self, biosample: str, assay: str) -> StoredExperiment:
         """Return what the store knows of an experiment."""
@@ -375,6 +414,19 @@ class _Chunked:
             chunk = _decompressed(stored, self.dtype, self._chunks)
             first, last = max(start, chunk_start), min(end, chunk_start + n_chunk)
             values[..., first - start : last - start] = chunk[..., first - chunk_start : last - chunk_start]
+
+
+@contextmanager
+def _naming_failure(path: Path | None) -> Iterator[None]:
+    """Raise OutputError where HDF5 cannot write."""
+    try:
+        yield
+    except (OSError, RuntimeError) as error:
+        number = re.search(r"errno = (\d+)", str(error))
+        reason = os.strerror(int(number[1])) if number else str(error).splitlines()[0]
+        raise OutputError(
+            f"{path}: cannot be written ({reason}); make room on the disk, or choose another -o"
+        ) from error
 
 
 def is_hdf5(path: Path) -> bool:

@@ -24,7 +24,7 @@ from candi_cli import __version__
 from candi_cli.binning.experiments import Binning, Outcome, bin_experiment, source
 from candi_cli.counting import CountingRule
 from candi_cli.covariates import FILE_COLUMNS, Experiment
-from candi_cli.errors import OutputError, ReadsError
+from candi_cli.errors import OutputError, ReadsError, StoreError
 from candi_cli.store import FORMAT_VERSION, Store
 
 
@@ -78,8 +78,12 @@ class Parts:
         path = self._path(experiment)
         if not path.exists():
             return None
-        with Store.open(path) as part:
-            found = part.experiment(experiment.biosample, experiment.assay)
+        try:
+            with Store.open(path) as part:
+                found = part.experiment(experiment.biosample, experiment.assay)
+        except StoreError:  # damaged since: made anew
+            path.unlink()
+            return None
         return Outcome(experiment, None, found.covariates)
 
     def count(self, experiments: Sequence[Experiment], *, threads: int) -> Iterator[Outcome]:
@@ -101,7 +105,9 @@ class Parts:
 
     def assemble(self, path: Path, experiments: Sequence[Experiment], *, command: str) -> None:
         """Write the store of all parts, in the order of the experiments."""
-        with Store.create(path, rule=self.rule, chromsizes=self.chromsizes, command=command) as store:
+        with Store.create(
+            path, rule=self.rule, chromsizes=self.chromsizes, command=command, shown_as=self.output
+        ) as store:
             for experiment in experiments:
                 with Store.open(self._path(experiment)) as part:
                     store.adopt(part, experiment.biosample, experiment.assay)
@@ -134,7 +140,9 @@ class _Task:
     def run(self, threads: int) -> Outcome:
         temporary = self.path.with_name(f"{self.path.stem}.{os.getpid()}.tmp")
         try:
-            with Store.create(temporary, rule=self.rule, chromsizes=self.chromsizes) as store:
+            with Store.create(
+                temporary, rule=self.rule, chromsizes=self.chromsizes, shown_as=self.path.parent
+            ) as store:
                 outcome = bin_experiment(self.experiment, store, self.options, threads=threads)
             temporary.replace(self.path)
         finally:
