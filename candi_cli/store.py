@@ -29,8 +29,8 @@ from candi_cli.genome import Chromsizes, bin_count
 FORMAT = "candi-store"
 FORMAT_VERSION = 2
 LAYERS = ("counts", "folds", "signal", "peaks")
-CHUNK_BINS = 4096
-_IsalError: Any = isal_zlib.error
+CHUNK_BINS = 2048
+_DAMAGE: tuple[Any, ...] = (OSError, RuntimeError, KeyError, ValueError, TypeError, isal_zlib.error)
 _LEVEL = 1  # of igzip: near zlib's level 4 in size, five times as fast
 
 
@@ -84,10 +84,11 @@ class Store:
         """Raise StoreError where HDF5, or JSON in it, cannot be read."""
         try:
             yield
-        except (OSError, RuntimeError, KeyError, ValueError, TypeError, _IsalError) as error:
-            raise StoreError(
-                f"{self.name}: {what} cannot be read; it is damaged, rebuild it with 'candi bin'"
-            ) from error
+        except _DAMAGE as error:
+            raise self._damaged(what) from error
+
+    def _damaged(self, what: str) -> StoreError:
+        return StoreError(f"{self.name}: {what} cannot be read; it is damaged, rebuild it with 'candi bin'")
 
     def _opened(self) -> h5py.File:
         """Return the file, opened anew in a process that was forked since: HDF5 must not be shared over a fork."""
@@ -306,14 +307,11 @@ class Store:
         StoreError
             The data do not match their checksum.
         """
-        with self._naming_damage(f"{layer} of {biosample}/{assay} on {chrom}"):
+        try:
             self._opened()
-            chunked = self._layer(biosample, assay, layer, chrom)
-            values = np.zeros((*chunked.shape[:-1], end - start), dtype=chunked.dtype)
-            inside_start, inside_end = max(start, 0), min(end, chunked.shape[-1])
-            if inside_start < inside_end:
-                chunked.read_into(values[..., inside_start - start : inside_end - start], inside_start)
-        return values.T
+            return self._layer(biosample, assay, layer, chrom).read(start, end).T
+        except _DAMAGE as error:
+            raise self._damaged(f"{layer} of {biosample}/{assay} on {chrom}") from error
 
     def _layer(self, biosample: str, assay: str, layer: str, chrom: str) -> "_Chunked":
         key = (biosample, assay, layer, chrom)
@@ -399,21 +397,28 @@ class _Chunked:
     """A dataset that is read chunk by chunk, without the filters and the chunk cache of HDF5, which are slower."""
 
     def __init__(self, dataset: h5py.Dataset, *, empty: bool = False) -> None:
-        self.empty, self.shape, self.dtype = empty, dataset.shape, dataset.dtype
-        self._dataset, self._chunks = dataset.id, dataset.chunks
-        self._origin = tuple(0 for _ in self._chunks[:-1])
+        self._dataset, self._dtype, self._shape = dataset.id, dataset.dtype, dataset.chunks
+        self._n_bins = 0 if empty else dataset.shape[-1]
+        self._n_values = math.prod(self._shape)
+        self._origin = tuple(0 for _ in self._shape[:-1])
 
-    def read_into(self, values: NDArray[Any], start: int) -> None:
-        """Fill `values` with the bins from `start` on; a chromosome without data stays 0."""
-        if self.empty:
-            return
-        n_chunk = self._chunks[-1]
-        end = start + values.shape[-1]
-        for chunk_start in range(start // n_chunk * n_chunk, end, n_chunk):
-            _, stored = self._dataset.read_direct_chunk((*self._origin, chunk_start))
-            chunk = _decompressed(stored, self.dtype, self._chunks)
-            first, last = max(start, chunk_start), min(end, chunk_start + n_chunk)
+    def read(self, start: int, end: int) -> NDArray[Any]:
+        """Return the bins [start, end): shape (..., end - start), 0 where there are none."""
+        n_chunk = self._shape[-1]
+        values = np.zeros((*self._shape[:-1], end - start), dtype=self._dtype)
+        for chunk_start in range(max(start, 0) // n_chunk * n_chunk, min(end, self._n_bins), n_chunk):
+            first, last = max(start, chunk_start), min(end, chunk_start + n_chunk, self._n_bins)
+            chunk = self._chunk(chunk_start)
             values[..., first - start : last - start] = chunk[..., first - chunk_start : last - chunk_start]
+        return values
+
+    def _chunk(self, chunk_start: int) -> NDArray[Any]:
+        stored = self._dataset.read_direct_chunk((*self._origin, chunk_start))[1]
+        planes = isal_zlib.decompress(stored, 15, self._n_values * self._dtype.itemsize)
+        if self._dtype.itemsize == 1:
+            return np.frombuffer(planes, self._dtype).reshape(self._shape)
+        rows = np.frombuffer(planes, np.uint8).reshape(self._dtype.itemsize, self._n_values).T
+        return np.ascontiguousarray(rows).view(self._dtype).reshape(self._shape)
 
 
 @contextmanager
@@ -444,11 +449,3 @@ def _compressed(values: NDArray[Any], shape: tuple[int, ...]) -> bytes:
         values = np.pad(values, [*((0, 0) for _ in shape[:-1]), (0, shape[-1] - values.shape[-1])])
     planes = np.ascontiguousarray(values).reshape(-1).view(np.uint8).reshape(-1, values.itemsize).T
     return isal_zlib.compress(np.ascontiguousarray(planes), _LEVEL, 15)
-
-
-def _decompressed(stored: bytes, dtype: np.dtype, shape: tuple[int, ...]) -> NDArray[Any]:
-    n_values = math.prod(shape)
-    planes = np.frombuffer(isal_zlib.decompress(stored, 15, n_values * dtype.itemsize), dtype=np.uint8)
-    if dtype.itemsize > 1:
-        planes = np.ascontiguousarray(planes.reshape(dtype.itemsize, n_values).T)
-    return planes.view(dtype).reshape(shape)
