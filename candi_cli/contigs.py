@@ -105,6 +105,30 @@ def match_name(chrom: str, expected: Mapping[str, int], *, aliases: Aliases | No
     return found[0] if found else None
 
 
+class NameMatcher:
+    """The contigs that names in a file without lengths mean; see `match_name`.
+
+    Parameters
+    ----------
+    expected : name -> length in bp
+    source : the file, for messages
+    """
+
+    def __init__(self, expected: Mapping[str, int], *, source: str, aliases: Aliases | None = None) -> None:
+        self._expected, self._source, self._aliases = expected, source, aliases
+        self._known: dict[str, str | None] = {}
+
+    def __call__(self, name: str) -> str | None:
+        """Return the expected contig, None without one; raise GenomeError when another name meant it already."""
+        if name not in self._known:
+            chrom = match_name(name, self._expected, aliases=self._aliases)
+            other = next((known for known, meant in self._known.items() if meant == chrom), None)
+            if chrom is not None and other is not None:
+                raise GenomeError(f"{self._source}: {other} and {name} are both {chrom}; keep one name of each contig")
+            self._known[name] = chrom
+        return self._known[name]
+
+
 def read_aliases(path: Path) -> Aliases:
     """Read a table of contig names: each line lists those of one contig, tab-separated (UCSC's chromAlias.txt).
 

@@ -368,3 +368,27 @@ def test_workers_that_are_killed_before_they_begin_are_told_in_one_line(start, c
     assert process.returncode == 1
     assert len(told.splitlines()) == 1, told
     assert "its process ended with -9" in told
+
+
+def test_an_interrupt_from_the_keyboard_is_one_line_whenever_it_comes(cohort):
+    """A terminal sends it to the workers too, and those that have just begun are not ready for it."""
+    for wait in (0.0, 0.3):
+        command = [*CANDI, *COMMAND, "-@", "2", "--quiet"]
+        with subprocess.Popen(
+            command, cwd=cohort, stderr=subprocess.PIPE, text=True, start_new_session=True
+        ) as process:
+            assert until(lambda process=process: len(workers_of(process.pid)) > 0)
+            time.sleep(wait)
+            os.killpg(process.pid, signal.SIGINT)
+            _, told = process.communicate(timeout=20)
+        assert process.returncode == 130
+        assert told == "candi bin: interrupted; nothing was left half-written\n"
+
+
+def test_files_that_are_not_its_own_stay_in_the_folder_of_parts(run, cohort):
+    (cohort / FOLDER).mkdir()
+    (cohort / FOLDER / "mine.txt").write_text("mine")
+    (cohort / FOLDER / "sub").mkdir()
+    ran = run("--quiet")
+    assert (ran.code, ran.err) == (0, "")
+    assert sorted(path.name for path in (cohort / FOLDER).iterdir()) == ["mine.txt", "sub"]

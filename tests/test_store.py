@@ -1,10 +1,17 @@
 """The tensor store: what goes in comes out, in the smallest width, and damage is noticed."""
 
 import json
+import multiprocessing
+import pickle
 import re
 import shutil
+import subprocess
+import sys
+import zlib
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -15,7 +22,7 @@ from hypothesis import strategies as st
 from candi_cli.counting import CountingRule
 from candi_cli.covariates import Covariates
 from candi_cli.errors import StoreError
-from candi_cli.store import FORMAT_VERSION, LAYERS, Store
+from candi_cli.store import CHUNK_BINS, FORMAT_VERSION, LAYERS, Store
 
 TEST_DATA = Path(__file__).parents[1] / "test_data"
 SIZES = {"chr2": 1_010, "chr10": 500, "chr1": 75}  # in an order that no sorting gives
@@ -222,3 +229,223 @@ def test_damaged_values_are_noticed_and_the_others_still_read(written, values, t
             store.read("b", "x", layer, "chr2", 0, 41)
         for other in set(LAYERS) - {layer}:
             np.testing.assert_array_equal(store.read("b", "x", other, "chr2", 0, 41), values[other])
+
+
+LONG = {"chr1": 3 * 25 * CHUNK_BINS + 1_010, "chr2": 25 * CHUNK_BINS, "chr3": 60}  # chunks: cut, whole, one alone
+BINS = {chrom: -(-length // 25) for chrom, length in LONG.items()}
+KINDS = {  # layer of an experiment -> the type that its values need
+    ("narrow", "counts"): np.uint8,
+    ("narrow", "folds"): np.uint8,
+    ("narrow", "peaks"): np.uint8,
+    ("narrow", "signal"): np.float32,
+    ("wide", "counts"): np.uint16,
+    ("wide", "folds"): np.uint16,
+    ("widest", "counts"): np.uint32,
+    ("widest", "folds"): np.uint32,
+}
+
+
+@pytest.fixture(scope="module")
+def long(tmp_path_factory) -> Path:
+    """A store whose chromosomes have several chunks, of every type of values."""
+    rng = np.random.default_rng(2)
+    path = tmp_path_factory.mktemp("long") / "long.h5"
+    with Store.create(path, rule=RULE, chromsizes=LONG) as store:
+        for assay in sorted({assay for assay, _ in KINDS}):
+            store.add_experiment("b", assay)
+        for (assay, layer), dtype in KINDS.items():
+            for chrom, n_bins in BINS.items():
+                shape = (n_bins, 3) if layer == "folds" else (n_bins,)
+                if dtype == np.float32:
+                    values = rng.gamma(0.5, 1e4, shape).astype(np.float32)
+                else:
+                    top = np.iinfo(dtype).max
+                    values = np.minimum(rng.integers(0, top, shape, endpoint=True), top).astype(np.uint32)
+                    values.reshape(-1)[-1] = top
+                store.write("b", assay, layer, chrom, values)
+        for assay in store.assays("b"):
+            store.describe("b", assay, Covariates())
+    return path
+
+
+@pytest.mark.parametrize(("assay", "layer"), KINDS)
+def test_random_windows_are_the_slices_that_hdf5_itself_reads(long, assay, layer):
+    rng = np.random.default_rng(3)
+    with h5py.File(long) as file, Store.open(long) as store:
+        for chrom, n_bins in BINS.items():
+            dataset = file[f"biosamples/b/{assay}/{layer}/{chrom}"]
+            assert dataset.dtype == KINDS[assay, layer]
+            everything = dataset[:].T
+            assert len(everything) == n_bins
+            chunk = dataset.chunks[-1]
+            edges = [at + near for at in range(0, n_bins + 1, chunk) for near in (-1, 0, 1)] + [n_bins - 1, n_bins]
+            edges = sorted({edge for edge in edges if 0 <= edge <= n_bins})
+            windows = [(one, other) for one in edges for other in edges if one <= other]
+            windows += [tuple(sorted(rng.integers(0, n_bins, 2, endpoint=True).tolist())) for _ in range(50)]
+            for start, end in windows:
+                found = store.read("b", assay, layer, chrom, start, end)
+                assert found.dtype == dataset.dtype
+                assert found.shape == everything[start:end].shape
+                assert found.tobytes() == np.ascontiguousarray(everything[start:end]).tobytes()
+
+
+def test_a_window_that_is_read_may_be_written_into_without_changing_the_store(long):
+    with Store.open(long) as store:
+        first = store.read("b", "narrow", "counts", "chr1", 0, 100)
+        expected = first.copy()
+        first[:] = 77
+        np.testing.assert_array_equal(store.read("b", "narrow", "counts", "chr1", 0, 100), expected)
+
+
+def test_the_checksum_of_a_dataset_is_zlib_crc32_of_its_values(long, written):
+    seen = []
+
+    def check(name: str, item: h5py.HLObject) -> None:
+        if isinstance(item, h5py.Dataset) and name.count("/") == 4:
+            assert int(item.attrs["crc32"]) == zlib.crc32(np.ascontiguousarray(item[:]).tobytes())
+            assert item.dtype.byteorder in "<|="
+            seen.append(name)
+
+    for path in (long, written):
+        with h5py.File(path) as file:
+            file["biosamples"].visititems(lambda name, item: check(f"x/{name}", item))
+    assert len(seen) == len(KINDS) * len(LONG) + len(LAYERS) + 2
+
+
+def test_hdf5_alone_reads_a_store(long, tmp_path):
+    """A process that has h5py and nothing of candi, and checks the chunks through HDF5's own filters."""
+    script = tmp_path / "read.py"
+    script.write_text(
+        "import json, sys, zlib\nimport h5py\n"
+        "with h5py.File(sys.argv[1]) as store:\n"
+        "    sizes = dict(zip(store['genome/chroms'].asstr()[:], store['genome/lengths'][:].tolist()))\n"
+        "    sums = {}\n"
+        "    store['biosamples'].visititems(\n"
+        "        lambda name, item: sums.update({name: zlib.crc32(item[:].tobytes())})\n"
+        "        if isinstance(item, h5py.Dataset) else None)\n"
+        "    print(json.dumps([dict(store.attrs, format_version=int(store.attrs['format_version'])), sizes, sums]))\n"
+        "assert not [name for name in sys.modules if name.startswith(('candi', 'isal'))]\n"
+    )
+    ran = subprocess.run([sys.executable, "-I", script, long], capture_output=True, text=True, check=True)
+    header, sizes, sums = json.loads(ran.stdout)
+    assert header["format"] == "candi-store"
+    assert sizes == LONG
+    with h5py.File(long) as file:
+        assert sums == {name: int(file["biosamples"][name].attrs["crc32"]) for name in sums}
+    assert len(sums) == len(KINDS) * len(LONG)
+
+
+Asked = tuple[str, str, str, int, int]
+
+
+def asked_windows(n_windows: int = 60) -> list[Asked]:
+    rng = np.random.default_rng(4)
+    pairs, chroms = list(KINDS), list(LONG)
+    found = []
+    for _ in range(n_windows):
+        assay, layer = pairs[rng.integers(len(pairs))]
+        chrom = chroms[rng.integers(len(chroms))]
+        start = int(rng.integers(-10, BINS[chrom]))
+        found.append((assay, layer, chrom, start, start + int(rng.integers(1, 3_000))))
+    return found
+
+
+def checksums(store: Store, asked: list[Asked]) -> list[int]:
+    return [
+        zlib.crc32(np.ascontiguousarray(store.read("b", assay, layer, chrom, start, end)).tobytes())
+        for assay, layer, chrom, start, end in asked
+    ]
+
+
+def answer(store: Store, asked: list[Asked], answers: Any) -> None:
+    answers.put(checksums(store, asked))
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_processes_that_were_given_an_open_store_read_the_same_values(long, method):
+    context, asked = multiprocessing.get_context(method), asked_windows()
+    with Store.open(long) as store:
+        expected = checksums(store, asked)  # before the fork: what is cached travels
+        answers = context.Queue()
+        processes = [context.Process(target=answer, args=(store, asked, answers)) for _ in range(2)]
+        for process in processes:
+            process.start()
+        assert checksums(store, asked) == expected  # while they read
+        assert [answers.get(timeout=60) for _ in processes] == [expected] * 2
+        for process in processes:
+            process.join(timeout=60)
+            assert process.exitcode == 0
+        assert checksums(store, asked) == expected  # their end has not closed it here
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_workers_of_a_data_loader_give_the_windows_of_one_process(long):
+    from torch.utils.data import DataLoader, Dataset
+
+    asked = asked_windows(20)
+    with Store.open(long) as store:
+        expected = checksums(store, asked)
+
+        class Windows(Dataset):
+            def __len__(self) -> int:
+                return len(asked)
+
+            def __getitem__(self, index: int) -> int:
+                return checksums(store, [asked[index]])[0]
+
+        loader = DataLoader(Windows(), batch_size=3, num_workers=2, multiprocessing_context="fork")
+        for _ in range(2):
+            assert [value for batch in loader for value in batch.tolist()] == expected
+
+
+def test_threads_that_share_an_open_store_read_the_same_values(long):
+    asked = asked_windows(40)
+    with Store.open(long) as alone:
+        expected = checksums(alone, asked)
+    with Store.open(long) as store, ThreadPoolExecutor(8) as threads:
+        shuffled = [asked[at:] + asked[:at] for at in range(0, 40, 5)]
+        answers = list(threads.map(lambda each: checksums(store, each), shuffled))
+    assert answers == [expected[at:] + expected[:at] for at in range(0, 40, 5)]
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_fork_while_a_thread_reads_neither_hangs_nor_errs(long):
+    context, asked = multiprocessing.get_context("fork"), asked_windows(10)
+    with Store.open(long) as store, ThreadPoolExecutor(1) as thread:
+        expected = checksums(store, asked)
+        reading = thread.submit(lambda: [checksums(store, asked) for _ in range(60)])
+        for _ in range(5):
+            answers = context.SimpleQueue()
+            process = context.Process(target=answer, args=(store, asked, answers))
+            process.start()
+            process.join(timeout=30)
+            assert process.exitcode == 0
+            assert answers.get() == expected
+        assert reading.result() == [expected] * 60
+
+
+def test_a_pickled_store_is_opened_again_wherever_it_is_loaded(long, tmp_path, monkeypatch):
+    monkeypatch.chdir(long.parent)
+    with Store.open(Path(long.name)) as store:
+        packed = pickle.dumps(store)
+        expected = checksums(store, asked_windows(10))
+    assert len(packed) < 1_000
+    monkeypatch.chdir(tmp_path)
+    with pickle.loads(packed) as store:
+        assert checksums(store, asked_windows(10)) == expected
+        assert (store.rule, store.chromsizes) == (RULE, LONG)
+
+
+def test_a_store_in_memory_cannot_be_pickled(memory):
+    with pytest.raises(TypeError, match="in memory"):
+        pickle.dumps(memory)
+
+
+def test_a_pickled_store_that_is_gone_is_named(written, tmp_path):
+    path = Path(shutil.copy(written, tmp_path))
+    with Store.open(path) as store:
+        packed = pickle.dumps(store)
+    path.unlink()
+    with pytest.raises(StoreError, match=f"^{re.escape(str(path))}: no such file"):
+        pickle.loads(packed)

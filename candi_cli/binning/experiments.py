@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from candi_cli.contigs import Aliases, match_name
+from candi_cli.contigs import Aliases, NameMatcher
 from candi_cli.counting import CountingRule
 from candi_cli.covariates import FILE_COLUMNS, Covariates, Experiment
 from candi_cli.errors import GenomeError, ReadsError, SheetError
@@ -142,14 +142,10 @@ def _bin_reads(experiment: Experiment, reads: ReadCounter, store: Store) -> Read
 
 
 def _bin_peaks(experiment: Experiment, path: Path, store: Store, aliases: Aliases) -> None:
-    intervals = {}
-    for name, found in read_intervals(path).items():
-        chrom = match_name(name, store.chromsizes, aliases=aliases)
-        if chrom is not None:
-            intervals[chrom] = found
-        elif not intervals:
-            intervals[name] = found
-    if intervals and not any(chrom in store.chromsizes for chrom in intervals):
+    chrom_of = NameMatcher(store.chromsizes, source=str(path), aliases=aliases)
+    named = read_intervals(path)
+    intervals = {chrom: found for name, found in named.items() if (chrom := chrom_of(name)) is not None}
+    if named and not intervals:
         raise GenomeError(f"{path}: shares no chromosome with the genome; use the same genome build for both")
     for chrom, length in store.chromsizes.items():
         found = intervals.get(chrom, np.zeros((0, 2), dtype=np.int64))

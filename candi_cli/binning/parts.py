@@ -17,7 +17,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
-from types import TracebackType
+from types import FrameType, TracebackType
 from typing import Any, BinaryIO
 
 from candi_cli import __version__
@@ -196,6 +196,7 @@ def _received(worker: Any, task: _Task, process: Any) -> Outcome:
 def _work(tasks: Connection, threads: int) -> None:
     """Run the tasks that come through a pipe, and send back what came of each; end with the parent."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent hears it too and ends this process
+    signal.signal(signal.SIGTERM, _leave)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     while True:
         task: _Task = tasks.recv()
@@ -209,7 +210,11 @@ def _end_with_parent() -> None:
     parent = multiprocessing.parent_process()
     if parent is not None:
         wait([parent.sentinel])
-        os._exit(1)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _leave(_signal: int, _frame: FrameType | None) -> None:
+    raise SystemExit(1)  # so that temporary files go
 
 
 def _locked(path: Path) -> BinaryIO | None:

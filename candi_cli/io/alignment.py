@@ -10,7 +10,7 @@ from candi_cli.counting import FRAGMENT, CountingRule
 from candi_cli.covariates import parse_platform
 from candi_cli.errors import ReadsError
 from candi_cli.io.bam import unsorted
-from candi_cli.io.records import UNMAPPED, Records, keeps
+from candi_cli.io.records import UNMAPPED, Records, keeps, stands_for_pair
 
 _AT_ONCE = 100_000  # reads held as Python objects before they become columns
 
@@ -78,12 +78,15 @@ def read_alignment(alignment: pysam.AlignmentFile, path: Path, rule: CountingRul
                 rows = []
             contig, last_start = here, start
         seen += 1
-        flag, mapq, template = read.flag, read.mapping_quality, read.template_length
-        if here < 0 or not keeps(flag, mapq, template, excluded, min_mapq, fragments):
+        flag, mapq = read.flag, read.mapping_quality
+        if here < 0 or not keeps(flag, mapq, excluded, min_mapq):
+            continue
+        mate_start, template = read.next_reference_start, read.template_length
+        if fragments and not stands_for_pair(flag, start, mate_start, template):
             continue
         length = read.query_length or read.infer_query_length() or 0
         end = read.reference_end or start + 1
-        rows.append((start, end, flag, read.next_reference_start, template, length, mapq))
+        rows.append((start, end, flag, mate_start, template, length, mapq))
     if rows:
         yield _columns(rows, alignment.get_reference_name(contig), seen)
     yield Records.none(seen)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from candi_cli.counting import FRAGMENT, CountingRule
 from candi_cli.errors import ReadsError
-from candi_cli.io.records import UNMAPPED, Records, keeps
+from candi_cli.io.records import UNMAPPED, Records, keeps, stands_for_pair
 
 try:
     from numba import njit
@@ -40,6 +40,7 @@ def _compiled(function: Callable) -> Callable:
 
 
 _keeps = _compiled(keeps)
+_stands_for_pair = _compiled(stands_for_pair)
 
 
 @_compiled
@@ -97,7 +98,10 @@ def _scan(
         flag = np.int64(buffer[record + 14]) | np.int64(buffer[record + 15]) << 8
         mapq = np.int64(buffer[record + 9])
         template = np.int64(_int32(buffer, record + 28))
-        if contig < 0 or not _keeps(flag, mapq, template, excluded, min_mapq, fragments):
+        mate_start = np.int64(_int32(buffer, record + 24))
+        if contig < 0 or not _keeps(flag, mapq, excluded, min_mapq):
+            continue
+        if fragments and not _stands_for_pair(flag, start, mate_start, template):
             continue
         n_operations = np.int64(buffer[record + 12]) | np.int64(buffer[record + 13]) << 8
         cigar = record + 32 + np.int64(buffer[record + 8])
@@ -122,7 +126,7 @@ def _scan(
         columns[0, kept] = start
         columns[1, kept] = start + (aligned if aligned > 0 else 1)
         columns[2, kept] = flag
-        columns[3, kept] = _int32(buffer, record + 24)
+        columns[3, kept] = mate_start
         columns[4, kept] = template
         columns[5, kept] = stored if stored > 0 else length
         columns[6, kept] = mapq

@@ -47,7 +47,7 @@ def read_bedgraph_means(
                 if name in done:
                     raise TrackError(f"{path}:{lines.numbers[run[0]]}: {name} comes twice; run 'sort -k1,1 -k2,2n'")
                 done.add(name)
-                open_bins = _Means(name, chrom_of(name), chromsizes, resolution)
+                open_bins = _Means(path, name, chrom_of(name), chromsizes, resolution)
             _check(path, lines, run, start, end, open_bins)
             open_bins.add(start[run], end[run], value[run])
     if open_bins is not None:
@@ -69,8 +69,10 @@ def _check(path: Path, lines: Lines, run: NDArray, start: NDArray, end: NDArray,
 class _Means:
     """Sums of values and of covered bases over the bins of one chromosome."""
 
-    def __init__(self, name: str, chrom: str | None, chromsizes: Mapping[str, int], resolution: int) -> None:
-        self.name, self.chrom, self.resolution = name, chrom, resolution
+    def __init__(
+        self, path: Path, name: str, chrom: str | None, chromsizes: Mapping[str, int], resolution: int
+    ) -> None:
+        self.path, self.name, self.chrom, self.resolution = path, name, chrom, resolution
         self.length = chromsizes[chrom] if chrom is not None else 1 << 62
         self.last_end = 0
         n_bins = bin_count(self.length, resolution) if chrom is not None else 0
@@ -94,4 +96,7 @@ class _Means:
 
     def finished(self) -> Iterator[tuple[str, NDArray[np.float32]]]:
         if self.chrom is not None:
-            yield self.chrom, (self._total / np.maximum(self._covered, 1)).astype(np.float32)
+            means = self._total / np.maximum(self._covered, 1)
+            if np.abs(means).max(initial=0) > np.finfo(np.float32).max:
+                raise TrackError(f"{self.path}: a value on {self.name} is beyond float32 (3.4e38); correct it")
+            yield self.chrom, means.astype(np.float32)

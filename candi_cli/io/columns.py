@@ -1,6 +1,8 @@
 """Reading tab-separated text of genomic intervals as columns: vectorised over lines, memory bounded by a piece."""
 
+import codecs
 from collections.abc import Iterator
+from copy import copy
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +11,11 @@ from numpy.typing import NDArray
 from candi_cli.errors import CandiError
 from candi_cli.io.formats import DAMAGE, SKIPPED, open_decompressed
 
+_SKIPPED = tuple(word.encode() for word in SKIPPED)
 _PIECE = 1 << 23  # bytes of text at a time
 _TAB, _NEWLINE, _RETURN, _MINUS, _ZERO = 9, 10, 13, 45, 48
+_BLANKS = np.array([_TAB, _NEWLINE, _RETURN, ord(" ")], dtype=np.uint8)
+_LONGEST = 100_000  # letters of a field that is read as text
 _DIGITS = 18  # of the longest number that int64 holds
 
 
@@ -49,8 +54,9 @@ class Lines:
         return len(self.numbers)
 
     def _skipped(self, starts: NDArray, ends: NDArray) -> NDArray[np.bool_]:
-        """Return which lines are empty, comments or instructions to a browser."""
-        skipped = (ends == starts) | ((ends == starts + 1) & (self.text[starts] == _RETURN))
+        """Return which lines are blank, comments or instructions to a browser."""
+        solid = np.cumsum(~np.isin(self.text, _BLANKS))
+        skipped = solid[ends] - solid[starts] + ~np.isin(self.text[starts], _BLANKS) == 0
         for word in SKIPPED:
             matches = np.ones(len(starts), dtype=np.bool_)
             for offset, letter in enumerate(word.encode()):
@@ -95,15 +101,33 @@ class Lines:
         self._refuse(wrong, *self.spans(column), "is not a number")
         raise AssertionError("numpy and Python disagree on what a number is")
 
-    def texts(self, column: int) -> NDArray[np.bytes_]:
-        """Return a field as bytes."""
+    def texts(self, column: int, *, missing: bytes | None = None) -> NDArray[np.bytes_]:
+        """Return a field as bytes; `missing` where a line lacks it, or raise LineError without one."""
+        if missing is not None and (self.n_fields <= column).any():
+            there = self.n_fields > column
+            found = self._chosen(there).texts(column)
+            values = np.full(len(self), missing, dtype=found.dtype)
+            values[there] = found
+            return values
         start, end = self.spans(column)
         width = end - start
         longest = max(int(width.max(initial=1)), 1)
-        offsets = np.arange(longest)
-        letters = self.text[np.minimum(start[:, None] + offsets, len(self.text) - 1)]
-        letters[offsets >= width[:, None]] = 0
+        if longest > _LONGEST:
+            raise LineError(int(width.argmax()), f"a field of {longest:,} letters")
+        letters = np.zeros((len(start), longest), dtype=np.uint8)
+        rows = np.flatnonzero(width)
+        for offset in range(longest):  # fewer rows each time
+            letters[rows, offset] = self.text[start[rows] + offset]
+            rows = rows[width[rows] > offset + 1]
         return letters.reshape(-1).view(f"S{longest}")
+
+    def _chosen(self, which: NDArray[np.bool_]) -> "Lines":
+        """Return some of the lines."""
+        chosen = copy(self)
+        chosen.numbers, chosen.line_starts, chosen.n_fields, chosen._first_separator = (
+            values[which] for values in (self.numbers, self.line_starts, self.n_fields, self._first_separator)
+        )
+        return chosen
 
     def _refuse(self, wrong: NDArray[np.bool_], start: NDArray, end: NDArray, fact: str) -> None:
         if wrong.any():
@@ -125,6 +149,8 @@ def read_lines(path: Path, error: type[CandiError], *, what: str) -> Iterator[Li
         with open_decompressed(path) as handle:
             rest = b""
             while piece := handle.read(_PIECE):
+                if first == 1 and not rest:
+                    piece = piece.removeprefix(codecs.BOM_UTF8)
                 whole, newline, tail = (rest + piece).rpartition(b"\n")
                 rest = tail
                 if newline:
@@ -143,6 +169,8 @@ def read_lines(path: Path, error: type[CandiError], *, what: str) -> Iterator[Li
 
 def name_runs(names: NDArray[np.bytes_]) -> Iterator[tuple[str, NDArray[np.int64]]]:
     """Yield each name of a column and the lines that hold it, in the order of its first line."""
+    if not len(names):
+        return
     changes = np.flatnonzero(names[1:] != names[:-1]) + 1
     if len(changes) < 1_000:  # grouped by name, as sorted files are
         groups: dict[bytes, list[NDArray[np.int64]]] = {}
@@ -158,7 +186,7 @@ def name_runs(names: NDArray[np.bytes_]) -> Iterator[tuple[str, NDArray[np.int64
 
 def _tabs(text: bytes) -> bytes:
     """Return lines with tabs between fields, where a file separates them by spaces."""
-    head = next((line for line in text.splitlines() if line.strip() and not line.startswith(b"#")), b"")
+    head = next((line for line in text.splitlines() if line.strip() and not line.startswith(_SKIPPED)), b"")
     if b"\t" in head or b" " not in head.strip():
         return text
     return b"".join(b"\t".join(line.split()) + b"\n" for line in text.split(b"\n")[:-1])

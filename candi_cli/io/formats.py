@@ -1,7 +1,9 @@
 """Recognising files by their content: names lie, and workflow managers rename."""
 
+import codecs
 import re
 import zlib
+from contextlib import suppress
 from enum import Enum
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -39,6 +41,7 @@ class Format(Enum):
     HDF5 = "an HDF5 file"
     FASTA = "a FASTA file"
     FASTQ = "a FASTQ file"
+    DAMAGED = "a damaged gzip file"
     OTHER = "a file of another kind"
 
 
@@ -54,7 +57,10 @@ def recognise(path: Path) -> Format:
     OSError
         It cannot be read.
     """
-    head = _head(path)
+    try:
+        head = _head(path)
+    except zlib.error:
+        return Format.DAMAGED
     for magics, found in (((b"BAM\x01",), Format.BAM), ((b"CRAM",), Format.CRAM), ((_HDF5,), Format.HDF5),
                           (_BIGWIG, Format.BIGWIG), (_BIGBED, Format.BIGBED)):  # fmt: skip
         if head.startswith(magics):
@@ -65,8 +71,10 @@ def recognise(path: Path) -> Format:
 
 
 def columns_of(path: Path) -> int:
-    """Return the number of fields on the first line of a text file."""
-    return len(_split(_first_line(_head(path))))
+    """Return the number of fields on the first line of a text file, 0 when it is none."""
+    with suppress(zlib.error):
+        return len(_split(_first_line(_head(path))))
+    return 0
 
 
 def is_compressed(path: Path) -> bool:
@@ -86,26 +94,30 @@ def is_interval(fields: list[str]) -> bool:
 
 
 def _head(path: Path) -> bytes:
-    """Return the beginning of a file, or of what it holds when it is compressed."""
+    """Return the beginning of a file, or of what it holds when it is compressed; zlib.error when that is damaged."""
     with path.open("rb") as handle:
         head = handle.read(_HEAD_BYTES)
     if not head.startswith(_GZIP):
-        return head
-    try:
-        return zlib.decompressobj(31).decompress(head, _HEAD_BYTES)
-    except zlib.error:
-        return b""
+        return head.removeprefix(codecs.BOM_UTF8)
+    content = b""
+    while head and len(content) < _HEAD_BYTES:  # member by member
+        member = zlib.decompressobj(31)
+        try:
+            content += member.decompress(head, _HEAD_BYTES)
+        except zlib.error:
+            if not content:
+                raise
+            break
+        head = member.unused_data
+    return content.removeprefix(codecs.BOM_UTF8)
 
 
 def _first_line(head: bytes) -> str:
     """Return the first line of text that is no comment, empty when there is none or it is not text."""
-    try:
-        text = head.decode()
-    except UnicodeDecodeError as error:
-        if error.start < len(head) - 4:  # else a character cut at the end
-            return ""
-        text = head[: error.start].decode()
-    return next((line for line in text.splitlines() if line.strip() and not line.startswith(SKIPPED)), "")
+    if b"\0" in head:
+        return ""
+    lines = head.decode(errors="replace").splitlines()
+    return next((line for line in lines if line.strip() and not line.startswith(SKIPPED)), "")
 
 
 def _split(line: str) -> list[str]:

@@ -73,7 +73,6 @@ def read_intervals_as_reads(
             n_lines += len(lines)
             try:
                 reads = _parse(lines, kind, rule, read_length)
-                _check_spans(lines, reads, kind)
             except LineError as error:
                 line = lines.numbers[error.line]
                 raise ReadsError(f"{path}:{line}: {error}; correct the line, or fetch the file again") from error
@@ -100,55 +99,65 @@ def _parse(lines: Lines, kind: Format, rule: CountingRule, read_length: int | No
 
 
 def _single(lines: Lines, rule: CountingRule) -> Reads:
-    start, end = lines.integers(1), lines.integers(2)
-    stranded = (lines.n_fields >= 6).all()
-    strand = lines.texts(5) if stranded else np.full(len(lines), _DOT)
-    without = np.flatnonzero((strand != _PLUS) & (strand != _MINUS))
-    if rule.rule == FIVE_PRIME and len(without):
-        raise LineError(int(without[0]), "no strand (+ or - in the sixth field), so that the 5' end is not known")
+    contigs = lines.texts(0)
+    start, end = _span(lines, contigs, 0)
+    reverse = _strand(lines, contigs, 5, rule) == _MINUS
     zero = np.zeros_like(start)
-    return Reads(lines.texts(0), start, end, np.where(strand == _MINUS, REVERSE, 0), zero - 1, zero, end - start)
+    return Reads(contigs, start, end, np.where(reverse, REVERSE, 0), zero - 1, zero, end - start)
 
 
 def _fragments(lines: Lines, rule: CountingRule, read_length: int | None) -> Reads:
     """Return the two reads at the ends of each fragment; of `fragment`, the left one stands for both."""
-    start, end = lines.integers(1), lines.integers(2)
+    contigs = lines.texts(0)
+    start, end = _span(lines, contigs, 0)
     length = np.minimum(read_length or end - start, end - start)
-    return _paired(lines.texts(0), Span(start, start + length), Span(end - length, end), rule)
+    reads = _paired(contigs, Span(start, start + length), Span(end - length, end), rule)
+    return reads if read_length else reads._replace(length=np.zeros_like(reads.length))
 
 
 def _pairs(lines: Lines, rule: CountingRule) -> Reads:
     """Return both reads of each line; mates on two contigs, or on one strand, are single reads and no fragment."""
     contigs, mates = lines.texts(0), lines.texts(3)
-    one, other = Span(lines.integers(1), lines.integers(2)), Span(lines.integers(4), lines.integers(5))
-    stranded = (lines.n_fields >= 10).all()
-    strand = lines.texts(8) if stranded else np.full(len(lines), _PLUS)
-    mate_strand = lines.texts(9) if stranded else np.full(len(lines), _MINUS)
+    one, other = _span(lines, contigs, 0), _span(lines, mates, 3)
+    strand, mate_strand = _strand(lines, contigs, 8, rule), _strand(lines, mates, 9, rule)
     swapped = (contigs == mates) & (
         (other.start < one.start) | ((other.start == one.start) & (strand == _MINUS) & (mate_strand != _MINUS))
     )
     left, right = _swap(swapped, one, other), _swap(~swapped, one, other)
     left_reverse = np.where(swapped, mate_strand, strand) == _MINUS
-    right_reverse = np.where(swapped, strand, mate_strand) == _MINUS
+    right_reverse = np.where(swapped, strand, mate_strand) != _PLUS  # mates without strands point at each other
     proper = (contigs == mates) & (contigs != _DOT) & ~left_reverse & right_reverse
     together = _paired(contigs[proper], left.take(proper), right.take(proper), rule)
     if rule.rule == FRAGMENT:
         return together
-    zero = np.zeros(len(lines), dtype=np.int64)
-    apart = [
-        Reads(
-            names,
-            span.start,
-            span.end,
-            np.where(reverse, PAIRED | REVERSE, PAIRED),
-            zero - 1,
-            zero,
-            span.end - span.start,
-        )
-        for names, span, reverse in ((contigs, left, left_reverse), (mates, right, right_reverse))
-    ]
-    chosen = [Reads(*(column[~proper & (reads.contig != _DOT)] for column in reads)) for reads in apart]
-    return _joined([together, *chosen])
+    apart = []
+    for names, span, strands in ((contigs, one, strand), (mates, other, mate_strand)):
+        chosen = ~proper & (names != _DOT)
+        start, end = span.take(chosen)
+        flag = np.where(strands[chosen] == _MINUS, PAIRED | REVERSE, PAIRED)
+        zero = np.zeros_like(start)
+        apart.append(Reads(names[chosen], start, end, flag, zero - 1, zero, end - start))
+    return _joined([together, *apart])
+
+
+def _span(lines: Lines, contigs: NDArray[np.bytes_], column: int) -> Span:
+    """Return the two fields after that of the contig; raise LineError unless they are an interval, or `.` is it."""
+    start, end = lines.integers(column + 1), lines.integers(column + 2)
+    wrong = np.flatnonzero((contigs != _DOT) & ((start < 0) | (end <= start) | (end > _LONGEST)))
+    if len(wrong):
+        line = int(wrong[0])
+        raise LineError(line, f"{start[line]}-{end[line]} is no interval (0 <= start < end)")
+    return Span(start, end)
+
+
+def _strand(lines: Lines, contigs: NDArray[np.bytes_], column: int, rule: CountingRule) -> NDArray[np.bytes_]:
+    """Return a field of `+`, `-` or something else; raise LineError where the counting rule needs to know it."""
+    strand = lines.texts(column, missing=_DOT)
+    without = np.flatnonzero((contigs != _DOT) & (strand != _PLUS) & (strand != _MINUS))
+    if rule.rule == FIVE_PRIME and len(without):
+        line = int(without[0])
+        raise LineError(line, f"no strand (+ or - in field {column + 1}), so that the 5' end is not known")
+    return strand
 
 
 def _swap(chosen: NDArray[np.bool_], one: Span, other: Span) -> Span:
@@ -169,19 +178,6 @@ def _paired(contigs: NDArray[np.bytes_], left: Span, right: Span, rule: Counting
 
 def _joined(parts: list[Reads]) -> Reads:
     return Reads(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
-
-
-def _check_spans(lines: Lines, reads: Reads, kind: Format) -> None:
-    columns = [(1, 2)] if kind is not Format.BEDPE else [(1, 2), (4, 5)]
-    if not ((reads.start < 0) | (reads.end <= reads.start) | (reads.end > _LONGEST)).any():
-        return
-    for first, last in columns:
-        start, end = lines.integers(first), lines.integers(last)
-        there = lines.texts(first - 1) != _DOT
-        wrong = np.flatnonzero(there & ((start < 0) | (end <= start) | (end > _LONGEST)))
-        if len(wrong):
-            line = int(wrong[0])
-            raise LineError(line, f"{start[line]}-{end[line]} is no interval (0 <= start < end)")
 
 
 class _Spill:

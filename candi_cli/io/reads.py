@@ -12,7 +12,7 @@ import numpy as np
 import pysam
 from numpy.typing import NDArray
 
-from candi_cli.contigs import Aliases, match_contigs, match_name, shorten
+from candi_cli.contigs import Aliases, NameMatcher, match_contigs, shorten
 from candi_cli.counting import UNKNOWN_MAPQ, CountingRule
 from candi_cli.covariates import Covariates
 from candi_cli.errors import GenomeError, ReadsError
@@ -105,7 +105,6 @@ class ReadCounter:
         self.path, self.rule, self.n_folds = path, rule, n_folds
         self.reference, self._threads, self._aliases = reference, threads, aliases
         self._stated = stated or Covariates()
-        self._scratch = tempfile.TemporaryDirectory(prefix="candi-")
         self.summary = ReadsSummary(fold_depths=np.zeros(n_folds, dtype=np.int64))
         self.kind = self._recognised()
         self.header_sizes: Chromsizes = {}
@@ -119,6 +118,7 @@ class ReadCounter:
                 f"{path}: {self.kind.value}, which does not say how long chromosomes are; give them with -g CHROM.SIZES"
             )
         self.chromsizes = dict(chromsizes) if chromsizes is not None else self.header_sizes
+        self._name_matcher = NameMatcher(self.chromsizes, source=str(path), aliases=aliases)
         self._chrom_of: dict[str, str] = {}
         self._conflicts: dict[str, tuple[int, int]] = {}
         if self.header_sizes:
@@ -131,6 +131,8 @@ class ReadCounter:
             found = recognise(self.path)
         except OSError:
             return Format.OTHER  # told when it is opened
+        if found is Format.DAMAGED:
+            raise ReadsError(f"{self.path}: {found.value}; fetch it again")
         if found in (Format.BIGWIG, Format.BIGBED, Format.BEDGRAPH, Format.HDF5, Format.FASTA, Format.FASTQ):
             remedy = (
                 "name it in the signal column" if found in (Format.BIGWIG, Format.BEDGRAPH) else "give aligned reads"
@@ -142,6 +144,7 @@ class ReadCounter:
 
     def _read_header(self) -> None:
         if self.reference is not None:
+            self._scratch = tempfile.TemporaryDirectory(prefix="candi-")
             self._reference = with_index(self.reference, Path(self._scratch.name))
         with open_alignment(self.path, self._reference) as alignment:
             self.header_sizes = dict(zip(alignment.references, alignment.lengths, strict=True))
@@ -150,16 +153,6 @@ class ReadCounter:
                 self._md5sums = md5_of_contigs(alignment)
         if not self.header_sizes:
             raise ReadsError(f"{self.path}: its header lists no contig (@SQ); give an aligned BAM or CRAM")
-
-    def _match_name(self, contig: str) -> None:
-        """Match a contig of text, of which only the name is known."""
-        chrom = match_name(contig, self.chromsizes, aliases=self._aliases)
-        if chrom is None:
-            return
-        if chrom in self._chrom_of.values():
-            other = next(name for name, known in self._chrom_of.items() if known == chrom)
-            raise GenomeError(f"{self.path}: {contig} and {other} are both {chrom}; keep one name of each contig")
-        self._chrom_of[contig] = chrom
 
     def _match(self, found: Mapping[str, int]) -> None:
         matched = match_contigs(
@@ -230,9 +223,10 @@ class ReadCounter:
 
     def _add(self, bins: Tally, records: Records) -> None:
         summary = self.summary
-        if self.kind in _TEXT and records.end.max(initial=0) > bins.length:
+        last = max(records.end.max(initial=0), (records.start + records.template).max(initial=0))
+        if self.kind in _TEXT and last > bins.length:
             raise GenomeError(
-                f"{self.path}: a read ends at {records.contig}:{records.end.max():,} but {bins.chrom} has "
+                f"{self.path}: a read ends at {records.contig}:{last:,} but {bins.chrom} has "
                 f"{bins.length:,} bp; use the same genome build for both"
             )
         summary.mapq_unknown += int(np.count_nonzero(records.mapq == UNKNOWN_MAPQ))
@@ -247,9 +241,7 @@ class ReadCounter:
         bins.add(records)
 
     def _begin(self, contig: str) -> Tally | None:
-        if self.kind in _TEXT:
-            self._match_name(contig)
-        chrom = self._chrom_of.get(contig)
+        chrom = self._name_matcher(contig) if self.kind in _TEXT else self._chrom_of.get(contig)
         if contig in self._conflicts:
             length, expected = self._conflicts[contig]
             raise ReadsError(

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from candi_cli.contigs import Aliases, match_contigs, match_name
+from candi_cli.contigs import Aliases, NameMatcher, match_contigs
 from candi_cli.errors import GenomeError, TrackError
 from candi_cli.io.bedgraph import read_bedgraph_means
 from candi_cli.io.bigwig import read_chroms, read_means
@@ -35,9 +35,8 @@ def read_signal(
     kind = _recognised(path)
     if kind is Format.BEDGRAPH:
         found = False
-        for chrom, values in read_bedgraph_means(
-            path, chromsizes, resolution, chrom_of=lambda name: match_name(name, chromsizes, aliases=aliases)
-        ):
+        chrom_of = NameMatcher(chromsizes, source=str(path), aliases=aliases)
+        for chrom, values in read_bedgraph_means(path, chromsizes, resolution, chrom_of=chrom_of):
             found = True
             yield chrom, values
         if not found:

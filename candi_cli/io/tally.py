@@ -69,7 +69,7 @@ class Tally:
     def _span(self, records: Records) -> tuple[NDArray, NDArray]:
         """Return the first and the last bp (inclusive) that a read counts for."""
         if self.rule.rule == FRAGMENT:
-            return records.start, records.start + records.template - 1
+            return records.start, records.start + np.abs(records.template) - 1
         if self.rule.rule == FIVE_PRIME:
             plus, minus = (np.int32(bp) for bp in self.rule.shift)
             five_prime = np.where(records.flag & REVERSE, records.end - 1 + minus, records.start + plus)

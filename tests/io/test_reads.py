@@ -54,6 +54,11 @@ class Kept(NamedTuple):
     template_length: int
 
 
+def stands_for_both(read: pysam.AlignedSegment) -> bool:
+    here, mate = read.reference_start, read.next_reference_start
+    return here < mate or (here == mate and read.is_read1)
+
+
 @cache
 def kept_reads(path: Path, reference: Path | None = None) -> list[Kept]:
     with pysam.AlignmentFile(str(path), reference_filename=str(reference) if reference else None) as alignment:
@@ -63,8 +68,8 @@ def kept_reads(path: Path, reference: Path | None = None) -> list[Kept]:
                 read.reference_start,
                 read.reference_end,
                 read.is_reverse,
-                read.is_proper_pair and read.template_length > 0,
-                read.template_length,
+                read.is_proper_pair and read.template_length != 0 and stands_for_both(read),
+                abs(read.template_length),
             )
             for read in alignment.fetch(until_eof=True)
             if not (read.is_unmapped or read.is_secondary or read.is_supplementary)
@@ -301,14 +306,15 @@ def painted(records: Sequence[tuple], rule: CountingRule) -> dict[str, np.ndarra
             end = start + sum(
                 int(bp) for bp, operation in re.findall(r"(\d+)([MDNIS=X])", cigar) if operation in "MDN=X"
             )
-            if rule.rule == FRAGMENT and not (flag & 2 and template_length > 0):
+            is_left = start < mate_start or (start == mate_start and flag & 64)
+            if rule.rule == FRAGMENT and not (flag & 2 and template_length != 0 and is_left):
                 continue
             strand_and_mate = (flag & 1, flag & 16, flag & 64, flag & 128, mate_start, template_length)
             if not rule.keep_duplicates and (tid, start, end, strand_and_mate) in seen:
                 continue
             seen.add((tid, start, end, strand_and_mate))
             if rule.rule == FRAGMENT:
-                end = start + template_length
+                end = start + abs(template_length)
             elif rule.rule == FIVE_PRIME:
                 start = end - 1 + rule.shift[1] if flag & 16 else start + rule.shift[0]
                 end = start + 1
@@ -637,7 +643,7 @@ def test_counting_a_cram_writes_nothing_beside_its_reference(tmp_path):
     [
         (b"", "is empty"),
         (b"hello\n" * 50, "is not a BAM"),
-        (b"\x1f\x8b\x08junk", "is not a BAM"),
+        (b"\x1f\x8b\x08junk", "a damaged gzip file"),
         (b"a\tb\tc\n1\t2\t3\n", "is not a BAM"),
     ],
     ids=["empty", "text", "junk", "table"],
