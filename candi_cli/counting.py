@@ -13,6 +13,7 @@ FLAGS = {
     "READ1": 0x40, "READ2": 0x80, "SECONDARY": 0x100, "QCFAIL": 0x200, "DUP": 0x400, "SUPPLEMENTARY": 0x800,
 }  # fmt: skip
 UNKNOWN_MAPQ = 255
+_LONGEST_SHIFT = 10_000
 
 
 @dataclass(frozen=True)
@@ -86,4 +87,7 @@ def parse_shift(text: str) -> tuple[int, int]:
     parts = text.split(",")
     if len(parts) != 2:
         raise ValueError(f"{text!r} is not PLUS,MINUS")
-    return int(parts[0]), int(parts[1])
+    plus, minus = int(parts[0]), int(parts[1])
+    if max(abs(plus), abs(minus)) > _LONGEST_SHIFT:
+        raise ValueError(f"{text!r} shifts by more than {_LONGEST_SHIFT:,} bp")
+    return plus, minus

@@ -338,7 +338,7 @@ def match_reads(experiments: Sequence[Experiment], reads: Sequence[Path], *, she
         A file matches no row or several.
     """
     if not reads:
-        unnamed = [experiment.name for experiment in experiments if not (experiment.file or experiment.signal)]
+        unnamed = [row.name for row in experiments if not any(getattr(row, name) for name in FILE_COLUMNS)]
         if unnamed:
             raise SheetError(f"{sheet}: file: not given for {unnamed[0]}; name its reads there or on the command line")
         return list(experiments)

@@ -323,7 +323,7 @@ def test_hdf5_alone_reads_a_store(long, tmp_path):
         "    store['biosamples'].visititems(\n"
         "        lambda name, item: sums.update({name: zlib.crc32(item[:].tobytes())})\n"
         "        if isinstance(item, h5py.Dataset) else None)\n"
-        "    print(json.dumps([dict(store.attrs, format_version=int(store.attrs['format_version'])), sizes, sums]))\n"
+        "    print(json.dumps([{k: v if isinstance(v, str) else int(v) for k, v in store.attrs.items()}, sizes, sums]))\n"
         "assert not [name for name in sys.modules if name.startswith(('candi', 'isal'))]\n"
     )
     ran = subprocess.run([sys.executable, "-I", script, long], capture_output=True, text=True, check=True)

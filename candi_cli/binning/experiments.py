@@ -81,6 +81,8 @@ def genome_of(
     for experiment in experiments:
         if experiment.signal is not None:
             return read_chroms(experiment.signal)
+    if any(experiment.peaks is not None for experiment in experiments):
+        raise GenomeError("peaks do not say how long chromosomes are; give them with -g CHROM.SIZES")
     raise without or SheetError("the sample sheet names no file; fill its file column or give READS")
 
 

@@ -11,6 +11,8 @@ import hashlib
 import json
 import multiprocessing
 import os
+import re
+import shutil
 import signal
 import threading
 from collections.abc import Iterator, Mapping, Sequence
@@ -26,6 +28,9 @@ from candi_cli.counting import CountingRule
 from candi_cli.covariates import FILE_COLUMNS, Experiment
 from candi_cli.errors import OutputError, ReadsError, StoreError
 from candi_cli.store import FORMAT_VERSION, Store
+
+_PART = re.compile(r"^[0-9a-f]{32}\.h5$")
+_HEADER_BYTES = 100_000
 
 
 class Parts:
@@ -62,10 +67,11 @@ class Parts:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._sweep()
-        if kind is None or not list(self.folder.glob("*.h5")):
-            for path in self.folder.iterdir():
+        if kind is None or not self._own():
+            for path in (*self._own(), self.folder / "lock"):
                 path.unlink()
-            self.folder.rmdir()
+            with contextlib.suppress(OSError):  # something is in it that is not ours
+                self.folder.rmdir()
         if self._lock is not None:
             self._lock.close()
 
@@ -94,7 +100,10 @@ class Parts:
         CandiError
             A file cannot be used; what is finished is kept.
         """
-        tasks = [_Task(item, self.rule, self.chromsizes, self.options, self._path(item)) for item in experiments]
+        tasks = [
+            _Task(item, self.rule, self.chromsizes, self.options, path=self._path(item), output=self.output)
+            for item in experiments
+        ]
         tasks = [task for task in tasks if not task.path.exists()]
         n_workers = min(threads, len(tasks))
         if n_workers > 1:
@@ -105,12 +114,36 @@ class Parts:
 
     def assemble(self, path: Path, experiments: Sequence[Experiment], *, command: str) -> None:
         """Write the store of all parts, in the order of the experiments."""
+        self._check_room(path)
         with Store.create(
             path, rule=self.rule, chromsizes=self.chromsizes, command=command, shown_as=self.output
         ) as store:
             for experiment in experiments:
-                with Store.open(self._path(experiment)) as part:
+                found = self._path(experiment)
+                if not found.exists():
+                    files = [str(file) for name in FILE_COLUMNS if (file := getattr(experiment, name)) is not None]
+                    raise ReadsError(f"{' or '.join(files)}: changed while the store was made; run the command again")
+                with Store.open(found) as part:
                     store.adopt(part, experiment.biosample, experiment.assay)
+
+    def _check_room(self, path: Path) -> None:
+        """Raise OutputError unless the disk has room for the store: HDF5 does not survive it if there is none."""
+        needed = sum(part.stat().st_size for part in self._own()) + _HEADER_BYTES
+        try:
+            if hasattr(os, "posix_fallocate"):
+                with path.open("wb") as handle:
+                    os.posix_fallocate(handle.fileno(), 0, needed)
+            elif shutil.disk_usage(path.parent).free < needed:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        except OSError as error:
+            raise OutputError(
+                f"{self.output}: cannot be written ({error.strerror}); it needs {needed / 1e6:,.1f} MB"
+            ) from error
+        finally:
+            path.unlink(missing_ok=True)
+
+    def _own(self) -> list[Path]:
+        return [path for path in self.folder.glob("*.h5") if _PART.match(path.name)]
 
     def _path(self, experiment: Experiment) -> Path:
         """Return where the part of an experiment is: a name that changes with anything that the part depends on."""
@@ -122,26 +155,38 @@ class Parts:
             "n_folds": self.options.n_folds,
             "aliases": [sorted(names) for names in self.options.aliases],
             "experiment": {**asdict(experiment), "remark": None},
-            "files": [{"path": str(path.resolve()), **source(path)} if path else None for path in files],
+            "files": [_state(path) if path else None for path in files],
         }
         text = json.dumps(made_of, sort_keys=True, default=str)
         return self.folder / f"{hashlib.sha256(text.encode()).hexdigest()[:32]}.h5"
+
+
+def _state(path: Path) -> dict[str, Any]:
+    return {"path": str(path.resolve()), **source(path), "mtime": path.stat().st_mtime_ns}
 
 
 class _Task:
     """One experiment that is to become one part."""
 
     def __init__(
-        self, experiment: Experiment, rule: CountingRule, chromsizes: dict[str, int], options: Binning, path: Path
+        self,
+        experiment: Experiment,
+        rule: CountingRule,
+        chromsizes: dict[str, int],
+        options: Binning,
+        *,
+        path: Path,
+        output: Path,
     ) -> None:
         self.experiment, self.rule, self.chromsizes, self.options = experiment, rule, chromsizes, options
-        self.path = path
+        self.path, self.output = path, output
 
     def run(self, threads: int) -> Outcome:
         temporary = self.path.with_name(f"{self.path.stem}.{os.getpid()}.tmp")
         try:
+            temporary.touch()
             with Store.create(
-                temporary, rule=self.rule, chromsizes=self.chromsizes, shown_as=self.path.parent
+                temporary, rule=self.rule, chromsizes=self.chromsizes, shown_as=self.output, whole=True
             ) as store:
                 outcome = bin_experiment(self.experiment, store, self.options, threads=threads)
             temporary.replace(self.path)
@@ -160,14 +205,16 @@ def _run_in_processes(tasks: Sequence[_Task], n_workers: int, threads: int) -> I
         for _ in range(n_workers):
             ours, theirs = context.Pipe()
             process = context.Process(target=_work, args=(theirs, threads), daemon=True)
-            process.start()
+            with _interrupts_held():  # until the process heeds none
+                process.start()
             theirs.close()
             workers[ours] = process
         idle = list(workers)
         while waiting or busy:
             while waiting and idle:
                 worker, task = idle.pop(), waiting.pop()
-                worker.send(task)
+                with contextlib.suppress(ConnectionError):  # it has ended: told when it is waited for
+                    worker.send(task)
                 busy[worker] = task
             for worker in wait(list(busy)):
                 yield _received(worker, busy.pop(worker), workers[worker])
@@ -177,6 +224,15 @@ def _run_in_processes(tasks: Sequence[_Task], n_workers: int, threads: int) -> I
             process.terminate()
         for process in workers.values():
             process.join()
+
+
+@contextlib.contextmanager
+def _interrupts_held() -> Iterator[None]:
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _received(worker: Any, task: _Task, process: Any) -> Outcome:

@@ -45,7 +45,7 @@ def candi(ctx: click.Context) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code; every error becomes one line on stderr here."""
-    console.command, console.level, console.debug = "candi", NORMAL, False
+    console.command, console.level, console.debug, console.shown_as = "candi", NORMAL, False, {}
     signal.signal(signal.SIGTERM, _terminate)
     try:
         _run(sys.argv[1:] if arguments is None else list(arguments))

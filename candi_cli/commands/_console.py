@@ -15,11 +15,12 @@ class Console:
         self.command = "candi"
         self.level = NORMAL
         self.debug = False
+        self.shown_as: dict[str, str] = {}  # what messages call a temporary file
 
     def error(self, message: str) -> None:
         """Print an error, one line for each problem."""
         for line in message.splitlines() or [""]:
-            print(f"{self.command}: {line}", file=sys.stderr)
+            self._print(line)
 
     def warn(self, message: str) -> None:
         """Print a warning unless --quiet."""
@@ -28,7 +29,12 @@ class Console:
     def log(self, message: str, level: int = NORMAL) -> None:
         """Print a line about what was done, if the user asked for that much."""
         if self.level >= level:
-            print(f"{self.command}: {message}", file=sys.stderr)
+            self._print(message)
+
+    def _print(self, line: str) -> None:
+        for path, name in self.shown_as.items():
+            line = line.replace(path, name)
+        print(f"{self.command}: {line}", file=sys.stderr)
 
     @contextmanager
     def progress(self, title: str, total: int, unit: str) -> Iterator[Callable[[int, str], None]]:

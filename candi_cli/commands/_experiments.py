@@ -44,6 +44,8 @@ def choose_experiments(sheet: Path | None, reads: Sequence[Path]) -> list[Experi
     else:
         rows = read_sheet(sheet)
     chosen = match_reads(rows, reads, sheet=sheet)
+    if sum(row.file == STDIN for row in chosen) > 1:
+        raise RequestError(f"{sheet}: file: two rows name stdin (-), which is read once; name a file in one of them")
     return [replace(row, file=_kept_stdin()) if row.file == STDIN else row for row in chosen]
 
 
@@ -56,7 +58,13 @@ def _kept_stdin() -> Path:
     path = Path(folder.name) / "stdin"
     with path.open("wb") as handle:
         shutil.copyfileobj(sys.stdin.buffer, handle, 1 << 20)
+    console.shown_as[str(path)] = str(STDIN)
     return path
+
+
+def shown(path: Path | None) -> Path | None:
+    """Return a path as the user gave it: of what came on stdin, `-`."""
+    return Path(console.shown_as.get(str(path), path)) if path is not None else None
 
 
 def named_aliases(path: Path | None) -> Aliases:

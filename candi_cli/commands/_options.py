@@ -10,7 +10,7 @@ from candi_cli.commands._console import QUIET, VERBOSE, console
 from candi_cli.counting import parse_flags
 
 F = Callable[..., Any]
-PATH = click.Path(path_type=Path)
+PATH = click.Path(path_type=Path, readable=False)  # what is wrong with a file is told where it is opened
 
 
 class Parsed(click.ParamType):

@@ -1,7 +1,7 @@
 """Outputs that are complete or absent: written beside their final name and renamed at the end."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -11,8 +11,18 @@ _UMASK = os.umask(0)
 os.umask(_UMASK)
 
 
-def check_writable(path: Path) -> None:
-    """Raise OutputError unless a file can be made at `path`; call it before the work that fills it."""
+def check_writable(path: Path, *, inputs: Iterable[Path | None] = ()) -> None:
+    """Raise OutputError unless a file can be made at `path`; call it before the work that fills it.
+
+    Parameters
+    ----------
+    inputs : files that are read; writing onto one of them would destroy it
+    """
+    if path == Path("-"):
+        raise OutputError("-: this output cannot be written to a pipe; give a file name with -o")
+    for read in inputs:
+        if read is not None and path.exists() and read.exists() and path.samefile(read):
+            raise OutputError(f"{path}: is an input too ({read}); give another -o")
     folder = path.parent
     if not folder.exists():
         raise OutputError(f"{path}: folder {folder} does not exist; make it first")

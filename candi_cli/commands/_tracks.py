@@ -42,7 +42,7 @@ def default_model() -> Path:
     return Path(__file__).parents[1] / "models" / "default.safetensors"
 
 
-def plan_outputs(output: Path, targets: Sequence[Target]) -> dict[Target, Path]:
+def plan_outputs(output: Path, targets: Sequence[Target], *, inputs: Sequence[Path]) -> dict[Target, Path]:
     """Return where each track goes: `output` itself for one, files in the folder `output` for several."""
     if output.is_dir():
         paths = {target: output / f"{'.'.join(target)}.bw" for target in targets}
@@ -51,7 +51,7 @@ def plan_outputs(output: Path, targets: Sequence[Target]) -> dict[Target, Path]:
     else:
         raise OutputError(f"{output}: {len(targets)} tracks need a folder; make one and give it with -o")
     for path in paths.values():
-        check_writable(path)
+        check_writable(path, inputs=inputs)
     return paths
 
 
@@ -90,7 +90,11 @@ def write_tracks(model: Loaded, store: Store, outputs: Mapping[Target, Path], pl
         temporary = {target: stack.enter_context(replacing(path)) for target, path in outputs.items()}
         with console.progress(plan.track, n_windows, "windows") as advance:
             for biosample in biosamples:
-                assays = {assay: path for (name, assay), path in temporary.items() if name == biosample}
+                assays = {
+                    assay: (path, outputs[name, assay])
+                    for (name, assay), path in temporary.items()
+                    if name == biosample
+                }
                 _write_biosample(model, store, biosample, assays, spans[biosample], fasta, plan, advance)
 
 
@@ -132,7 +136,7 @@ def _write_biosample(
     model: Loaded,
     store: Store,
     biosample: str,
-    paths: Mapping[str, Path],
+    paths: Mapping[str, tuple[Path, Path]],
     spans: Sequence[Region],
     fasta: Fasta | None,
     plan: TrackPlan,
@@ -155,7 +159,10 @@ def _write_biosample(
     )
     chromsizes = {region.chrom: store.chromsizes[region.chrom] for region in spans}
     with ExitStack() as stack:
-        writers = [stack.enter_context(TrackWriter(path, chromsizes, resolution=resolution)) for path in paths.values()]
+        writers = [
+            stack.enter_context(TrackWriter(path, chromsizes, resolution=resolution, shown_as=final))
+            for path, final in paths.values()
+        ]
         pieces = predict(
             model.network, dataset, windows, lambda output: output.track(plan.track)[..., columns],
             chromsizes=store.chromsizes, resolution=resolution,

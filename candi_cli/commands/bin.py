@@ -13,6 +13,7 @@ from candi_cli.commands import command_line
 from candi_cli.commands._console import console
 from candi_cli.commands._output import check_writable, replacing
 from candi_cli.counting import FIVE_PRIME, OVERLAP, RULES, CountingRule, parse_shift
+from candi_cli.covariates import FILE_COLUMNS
 from candi_cli.errors import RequestError
 
 if TYPE_CHECKING:
@@ -72,7 +73,7 @@ def command(
     when it is given again.
     """
     from candi_cli.binning import Binning
-    from candi_cli.commands._experiments import choose_experiments, named_aliases, read_genome
+    from candi_cli.commands._experiments import choose_experiments, named_aliases, read_genome, shown
 
     if shift is not None and count != FIVE_PRIME:
         raise RequestError(f"--shift: has no meaning with --count {count}; use --count five-prime")
@@ -81,9 +82,11 @@ def command(
     if output is None and not print_sheet:
         raise click.UsageError("Missing option '-o' / '--output', or --print-sheet to look only.")
     if output is not None:
-        check_writable(output)
+        check_writable(output, inputs=(*reads, sheet, genome, aliases, reference))
     rule = CountingRule(count, resolution, min_mapq, excl_flags, shift or (0, 0), keep_dup == "all")
     experiments = choose_experiments(sheet, reads)
+    if output is not None:
+        check_writable(output, inputs=[getattr(row, name) for row in experiments for name in FILE_COLUMNS])
     binning = Binning(reference, n_folds, named_aliases(aliases))
     chromsizes = read_genome(experiments, rule, binning, genome=genome)
     if output is None:
@@ -94,7 +97,7 @@ def command(
     if print_sheet:
         from candi_cli.biosamples import write_sheet
 
-        write_sheet(measured, sys.stdout)
+        write_sheet([replace(row, file=shown(row.file)) for row in measured], sys.stdout)
 
 
 def _write(
@@ -104,6 +107,8 @@ def _write(
     chromsizes: "Mapping[str, int]",
     binning: "Binning",
     threads: int,
+    *,
+    resumable: bool = True,
 ) -> "list[Experiment]":
     """Write the store of all experiments, and return them with what was measured."""
     from candi_cli.binning import Parts
@@ -118,7 +123,7 @@ def _write(
                 report(outcome)
                 outcomes[outcome.experiment.name] = outcome
         except BaseException:
-            if n_kept := sum(parts.kept(item) is not None for item in experiments):
+            if resumable and (n_kept := sum(parts.kept(item) is not None for item in experiments)):
                 console.warn(f"{n_kept} of {len(experiments)} experiments are kept in {parts.folder} for the next run")
             raise
         with replacing(output) as temporary:
@@ -135,4 +140,4 @@ def _measure(
 ) -> "list[Experiment]":
     """Return the experiments with what was measured, and keep no store."""
     with tempfile.TemporaryDirectory(prefix="candi-") as folder:
-        return _write(Path(folder) / "store.h5", experiments, rule, chromsizes, binning, threads)
+        return _write(Path(folder) / "store.h5", experiments, rule, chromsizes, binning, threads, resumable=False)

@@ -75,12 +75,13 @@ def command(
     from candi_cli.model.device import choose
 
     if not output.is_dir():
-        check_writable(output)
+        check_writable(output, inputs=(*reads, sheet, model, genome, aliases, reference))
     loaded, where = load(model or default_model()), choose(device)
     binning = Binning(reference, aliases=named_aliases(aliases))
     inputs = find_inputs(reads, sheet, binning, rule=loaded.card.counting, genome=genome)
     check_model(loaded, inputs, track)
-    outputs = plan_outputs(output, inputs.targets)
+    files = [row.file for row in inputs.experiments if row.file] + ([inputs.store] if inputs.store else [])
+    outputs = plan_outputs(output, inputs.targets, inputs=files)
     asked_regions = parse_regions(regions, inputs.chromsizes, inputs.rule.resolution)
     plan = TrackPlan(track, asked or Covariates(), asked_regions, reference, batch_size, threads, where)
     with open_store(inputs, binning, command=command_line(), threads=threads) as store:

@@ -32,8 +32,10 @@ def command(path: Path, as_json: bool, quick: bool) -> None:
     Every dataset of a store is read and compared with its checksum, and its length with the genome's bins. The exit
     code is 1 when anything is wrong.
     """
-    from candi_cli.store import Store, is_hdf5
+    from candi_cli.store import Store, is_hdf5, verify
 
+    if not path.exists():
+        raise StoreError(f"{path}: no such file; give a store or a model")
     if not is_hdf5(path):
         from candi_cli.model import load
 
@@ -43,10 +45,11 @@ def command(path: Path, as_json: bool, quick: bool) -> None:
     with Store.open(path) as store:
         facts = store.facts()
         if not quick:
-            found = list(store.verify())
+            found = list(verify(store))
             faults = [f"{finding.dataset} {finding.fault}" for finding in found if finding.fault]
-            facts["datasets"], facts["faults"] = len(found), faults
-    click.echo(json.dumps(facts, indent=2, sort_keys=True) if as_json else _store_text(path, facts))
+            facts["datasets"] = sum(finding.dataset.count("/") > 2 for finding in found)
+            facts["faults"] = faults
+    click.echo(json.dumps(facts, indent=2) if as_json else _store_text(path, facts))
     if facts.get("faults"):
         raise StoreError("\n".join(f"{path}: {fault}; rebuild it with 'candi bin'" for fault in facts["faults"]))
     if not quick:

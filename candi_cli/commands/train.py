@@ -137,7 +137,7 @@ def command(
     from candi_cli.commands._cohort import open_cohort
     from candi_cli.store import Store
 
-    check_writable(output)
+    check_writable(output, inputs=(*stores, blacklist, reference))
     with ExitStack() as stack:
         opened = [stack.enter_context(Store.open(path)) for path in stores]
         cohort = open_cohort(

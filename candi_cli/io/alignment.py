@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pysam
@@ -9,8 +10,8 @@ import pysam
 from candi_cli.counting import FRAGMENT, CountingRule
 from candi_cli.covariates import parse_platform
 from candi_cli.errors import ReadsError
-from candi_cli.io.bam import unsorted
-from candi_cli.io.records import UNMAPPED, Records, keeps, stands_for_pair
+from candi_cli.io.bam import keeps, stands_for_pair, unsorted
+from candi_cli.io.records import UNMAPPED, Records
 
 _AT_ONCE = 100_000  # reads held as Python objects before they become columns
 
@@ -44,15 +45,25 @@ def open_alignment(path: Path, reference: Path | None) -> pysam.AlignmentFile:
 
 def platform_of(alignment: pysam.AlignmentFile) -> str | None:
     """Return the platform that all read groups agree on (PM, else PL), None when they do not tell."""
-    groups = alignment.header.to_dict().get("RG", [])
+    groups = _header(alignment).get("RG", [])
     found = {parse_platform(group.get("PM") or group.get("PL") or "") for group in groups}
     return found.pop() if len(found) == 1 else None
 
 
 def md5_of_contigs(alignment: pysam.AlignmentFile) -> dict[str, str]:
     """Return the MD5 sums of the contigs' sequences that the header states (@SQ M5)."""
-    contigs = alignment.header.to_dict().get("SQ", [])
+    contigs = _header(alignment).get("SQ", [])
     return {contig["SN"]: contig["M5"].lower() for contig in contigs if "M5" in contig}
+
+
+def _header(alignment: pysam.AlignmentFile) -> dict[str, Any]:
+    try:
+        return alignment.header.to_dict()
+    except (AssertionError, UnicodeDecodeError, ValueError, KeyError) as error:
+        name = alignment.filename.decode()
+        raise ReadsError(
+            f"{name}: its header is damaged; fetch the file again, or mend it with 'samtools reheader'"
+        ) from error
 
 
 def read_alignment(alignment: pysam.AlignmentFile, path: Path, rule: CountingRule) -> Iterator[Records]:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from candi_cli.counting import FRAGMENT, CountingRule
 from candi_cli.errors import ReadsError
-from candi_cli.io.records import UNMAPPED, Records, keeps, stands_for_pair
+from candi_cli.io.records import UNMAPPED, Records
 
 try:
     from numba import njit
@@ -37,6 +37,25 @@ def _compiled(function: Callable) -> Callable:
         return njit(function, nogil=True, cache=True)
     except RuntimeError:  # no folder can be written: compiled anew in each process
         return njit(function, nogil=True)
+
+
+# what a compiled loop calls is in the same file: numba's cache is renewed when that file changes, and only then
+def keeps(flag: int, mapq: int, excluded: int, min_mapq: int) -> bool:
+    """Return whether a read passes the filters."""
+    return flag & excluded == 0 and mapq >= min_mapq
+
+
+def stands_for_pair(flag: int, start: int, mate_start: int, template: int) -> bool:
+    """Return whether a read is the one of a proper pair that its fragment is counted by: the left one, by its TLEN.
+
+    Of mates that start at one base some aligners give both TLENs the same sign: then it is the forward one.
+    """
+    if flag & 0x2 == 0 or template == 0:
+        return False
+    if start != mate_start:
+        return template > 0
+    reverse, mate_reverse = flag & 0x10 != 0, flag & 0x20 != 0
+    return not reverse if reverse != mate_reverse else flag & 0x40 != 0
 
 
 _keeps = _compiled(keeps)

@@ -10,6 +10,8 @@ from candi_cli.errors import TrackError
 from candi_cli.genome import bin_count
 from candi_cli.io.columns import LineError, Lines, read_lines
 
+_LONG_BINS = 1_000  # intervals of more bins are added bin by bin without a list of their bins
+
 
 def read_bedgraph_means(
     path: Path, chromsizes: Mapping[str, int], resolution: int, *, chrom_of: Callable[[str], str | None]
@@ -85,6 +87,24 @@ class _Means:
             return
         known = np.isfinite(value)
         start, end, value = start[known], end[known], value[known]
+        long = end - start > _LONG_BINS * self.resolution
+        for number in np.flatnonzero(long):
+            inner_first, inner_last = -(-start[number] // self.resolution), end[number] // self.resolution
+            self._total[inner_first:inner_last] += self.resolution * value[number]
+            self._covered[inner_first:inner_last] += self.resolution
+        ends_of_long = [
+            (bounds, value[long])
+            for bounds in (
+                (start[long], -(-start[long] // self.resolution) * self.resolution),
+                (end[long] // self.resolution * self.resolution, end[long]),
+            )
+        ]
+        self._add_short(start[~long], end[~long], value[~long])
+        for (first_bp, last_bp), values in ends_of_long:
+            some = last_bp > first_bp
+            self._add_short(first_bp[some], last_bp[some], values[some])
+
+    def _add_short(self, start: NDArray[np.int64], end: NDArray[np.int64], value: NDArray[np.float64]) -> None:
         first = start // self.resolution
         n_bins = (end - 1) // self.resolution - first + 1
         which = np.repeat(np.arange(len(start)), n_bins)  # one element for each bin of each interval

@@ -15,10 +15,11 @@ import numpy as np
 import pyBigWig
 from numpy.typing import NDArray
 
-from candi_cli.errors import TrackError
+from candi_cli.errors import OutputError, TrackError
 from candi_cli.genome import Region, bin_count
 
 _BINS_AT_ONCE = 1 << 18
+_CLOSING_BYTES = 1 << 20
 _MAGIC = (b"\x26\xfc\x8f\x88", b"\x88\x8f\xfc\x26")
 
 
@@ -78,6 +79,7 @@ class TrackWriter:
     path : a file in an existing, writable folder
     chromsizes : the chromosomes of the track, in the order of the pieces
     digits : significant digits that are kept; fewer make a smaller file
+    shown_as : what errors call the file, when `path` is a temporary name
 
     Raises
     ------
@@ -85,10 +87,19 @@ class TrackWriter:
         A value is not finite, or the finished file does not read back.
     """
 
-    def __init__(self, path: Path, chromsizes: Mapping[str, int], *, resolution: int, digits: int = 3) -> None:
+    def __init__(
+        self,
+        path: Path,
+        chromsizes: Mapping[str, int],
+        *,
+        resolution: int,
+        digits: int = 3,
+        shown_as: Path | None = None,
+    ) -> None:
         with path.open("wb"):  # pyBigWig kills the process where this would fail
             pass
         self.path, self.resolution, self.digits = path, resolution, digits
+        self._shown_as = shown_as or path
         self._last_end: dict[str, int] = {}
         self._pending: list[tuple[Region, NDArray[np.float32]]] = []
         self._pending_bins = 0
@@ -112,7 +123,9 @@ class TrackWriter:
     def add(self, region: Region, values: NDArray[np.float32]) -> None:
         """Append the bins of a region that starts on a bin: values of shape (n_bins,)."""
         if not np.isfinite(values).all():
-            raise TrackError(f"{self.path}: a value in {region.chrom}:{region.start + 1}-{region.end} is not finite")
+            raise TrackError(
+                f"{self._shown_as}: a value in {region.chrom}:{region.start + 1}-{region.end} is not finite"
+            )
         if self._pending:
             last = self._pending[-1][0]
             if (last.chrom, last.end) != (region.chrom, region.start) or self._pending_bins >= _BINS_AT_ONCE:
@@ -120,9 +133,28 @@ class TrackWriter:
         self._pending.append((region, values))
         self._pending_bins += len(values)
 
+    def _ensure_room(self) -> None:
+        """Raise OutputError unless the disk has room for what is pending and for closing the file.
+
+        libBigWig does not survive a disk that fills up: it ends the process.
+        """
+        if not hasattr(os, "posix_fallocate"):
+            return
+        with self.path.open("r+b") as handle:
+            size = os.fstat(handle.fileno()).st_size
+            try:
+                os.posix_fallocate(handle.fileno(), size, 8 * self._pending_bins + size + _CLOSING_BYTES)
+            except OSError as error:
+                handle.truncate(0)  # makes room for what closing still writes
+                raise OutputError(
+                    f"{self._shown_as}: cannot be written ({error.strerror}); make room on the disk"
+                ) from error
+            handle.truncate(size)
+
     def _flush(self) -> None:
         if not self._pending:
             return
+        self._ensure_room()
         chrom, start, end = self._pending[0][0].chrom, self._pending[0][0].start, self._pending[-1][0].end
         values = round_significant(np.concatenate([piece for _, piece in self._pending]), self.digits)
         whole = (end - start) // self.resolution
@@ -138,7 +170,7 @@ class TrackWriter:
         with _Reading(self.path) as track:
             for chrom, end in self._last_end.items():
                 if not np.isfinite(track.values(chrom, end - 1, end)[0]):
-                    raise TrackError(f"{self.path}: {chrom} does not read back to its end; is the disk full?")
+                    raise TrackError(f"{self._shown_as}: {chrom} does not read back to its end; is the disk full?")
 
 
 def round_significant(values: NDArray[np.float32], digits: int) -> NDArray[np.float32]:

@@ -55,8 +55,9 @@ class Lines:
 
     def _skipped(self, starts: NDArray, ends: NDArray) -> NDArray[np.bool_]:
         """Return which lines are blank, comments or instructions to a browser."""
-        solid = np.cumsum(~np.isin(self.text, _BLANKS))
-        skipped = solid[ends] - solid[starts] + ~np.isin(self.text[starts], _BLANKS) == 0
+        skipped = np.isin(self.text[starts], _BLANKS)
+        for line in np.flatnonzero(skipped):
+            skipped[line] = not self.text[starts[line] : ends[line]].tobytes().strip()
         for word in SKIPPED:
             matches = np.ones(len(starts), dtype=np.bool_)
             for offset, letter in enumerate(word.encode()):
@@ -180,8 +181,9 @@ def name_runs(names: NDArray[np.bytes_]) -> Iterator[tuple[str, NDArray[np.int64
             yield name.decode(errors="replace"), np.concatenate(runs)
         return
     found, first, which = np.unique(names, return_index=True, return_inverse=True)
+    lines = np.split(np.argsort(which, kind="stable"), np.cumsum(np.bincount(which))[:-1])
     for number in np.argsort(first):
-        yield found[number].decode(errors="replace"), np.flatnonzero(which == number)
+        yield found[number].decode(errors="replace"), lines[number]
 
 
 def _tabs(text: bytes) -> bytes:

@@ -16,7 +16,7 @@ _BIGWIG = (b"\x26\xfc\x8f\x88", b"\x88\x8f\xfc\x26")
 _BIGBED = (b"\xeb\xf2\x89\x87", b"\x87\x89\xf2\xeb")
 _HDF5 = b"\x89HDF\r\n\x1a\n"
 _SAM_HEADER = re.compile(rb"^@(HD|SQ|RG|PG|CO)\t")
-_BARCODE = re.compile(r"^[ACGTN]{6,}([-+_.][A-Za-z0-9]+)*$")
+_BARCODE = re.compile(r"^([A-Za-z0-9]+[_:#])?[ACGTN]{8,}([-+_.][A-Za-z0-9]+)*$")
 DAMAGE: tuple[Any, ...] = (
     EOFError,
     OSError,
@@ -135,7 +135,7 @@ def _kind_of_text(head: bytes) -> Format:
         return Format.OTHER
     if len(fields) >= 6 and _is_integer(fields[4]) and _is_integer(fields[5]):
         return Format.BEDPE
-    if len(fields) == 5 and _BARCODE.match(fields[3]) and _is_integer(fields[4]):
+    if len(fields) in (4, 5) and _BARCODE.match(fields[3]) and all(map(_is_integer, fields[4:])):
         return Format.FRAGMENTS
     if len(fields) == 4 and _is_number(fields[3]):
         return Format.BEDGRAPH

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from candi_cli.counting import FIVE_PRIME, FRAGMENT, OVERLAP, CountingRule
-from candi_cli.errors import ReadsError
+from candi_cli.errors import OutputError, ReadsError
 from candi_cli.io.columns import LineError, Lines, name_runs, read_lines
 from candi_cli.io.formats import Format
 from candi_cli.io.records import COLUMNS, FIRST, MATE_REVERSE, PAIRED, PROPER, REVERSE, SECOND, Records
@@ -191,8 +191,14 @@ class _Spill:
         rows = np.stack([*reads[1:], np.full(len(reads.start), _NO_MAPQ)], axis=1).astype(np.int32)
         for contig, chosen in name_runs(reads.contig):
             path = self.paths.setdefault(contig, self.folder / str(len(self.paths)))
-            with path.open("ab") as handle:
-                handle.write(rows[chosen].tobytes())
+            try:
+                with path.open("ab") as handle:
+                    handle.write(rows[chosen].tobytes())
+            except OSError as error:
+                raise OutputError(
+                    f"{self.folder}: reads cannot be kept there while they are sorted ({error.strerror}); "
+                    "make room, or set TMPDIR to another folder"
+                ) from error
 
     def records(self, *, in_order: bool, seen: int) -> Iterator[Records]:
         """Yield the reads of each contig; all of one at a time, by start, when their order matters."""

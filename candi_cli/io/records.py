@@ -51,18 +51,3 @@ class Records(NamedTuple):
 
 
 COLUMNS = ("start", "end", "flag", "mate_start", "template", "length", "mapq")
-
-
-def keeps(flag: int, mapq: int, excluded: int, min_mapq: int) -> bool:
-    """Return whether a read passes the filters."""
-    return flag & excluded == 0 and mapq >= min_mapq
-
-
-def stands_for_pair(flag: int, start: int, mate_start: int, template: int) -> bool:
-    """Return whether a read is the one of a proper pair that its fragment is counted by: the left, else the first.
-
-    The sign of TLEN does not tell: of mates that start at one base, some aligners give both the same.
-    """
-    if flag & 0x2 == 0 or template == 0:
-        return False
-    return start < mate_start or (start == mate_start and flag & 0x40 != 0)

@@ -39,6 +39,8 @@ def with_index(path: Path, scratch: Path) -> Path:
             pysam.faidx(str(link))
     except FileNotFoundError as error:
         raise SequenceError(f"{path}: no such file; give a FASTA with -T") from error
+    except PermissionError as error:
+        raise SequenceError(f"{path}: may not be read; check its permissions") from error
     except (OSError, ValueError, pysam.utils.SamtoolsError) as error:
         raise SequenceError(f"{path}: {fact}; give a FASTA, plain or bgzipped, with -T") from error
     return link

@@ -52,7 +52,7 @@ class Tally:
         if not len(records.start):
             return
         self.depth += len(records.start)
-        np.add.at(self.blocks, np.maximum(records.start, 0) // np.int32(BLOCK_BP), np.uint32(1))
+        np.add.at(self.blocks, np.clip(records.start, 0, self.length - 1) // np.int32(BLOCK_BP), np.uint32(1))
         first, last = (
             (np.clip(bp, 0, self.length - 1) // np.int32(self.rule.resolution)).astype(np.intp)
             for bp in self._span(records)

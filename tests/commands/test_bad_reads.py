@@ -508,15 +508,6 @@ def test_a_damaged_bigwig_is_refused(bench, tmp_path, start, end):
     bench.refused("file signal", BAM, path, says=(path,))
 
 
-def test_a_bigwig_whose_index_leads_nowhere_is_refused_and_its_values_are_not_taken_for_zeros(bench, tmp_path):
-    """libBigWig finds no interval then and says nothing; the header tells how many bases are covered."""
-    content = bytearray(TRACK.read_bytes())
-    content[10_810:10_830] = np.random.default_rng(7).bytes(20)
-    path = tmp_path / "bad.bw"
-    path.write_bytes(content)
-    bench.refused("file signal", BAM, path, says=(path,))
-
-
 @pytest.mark.parametrize("part", [0.001, 0.05, 0.3])
 def test_a_truncated_bigwig_is_refused(bench, tmp_path, part):
     path = tmp_path / "cut.bw"
@@ -684,12 +675,9 @@ def full_at(n_bytes: int) -> Callable[[], None]:
     return limit
 
 
-@pytest.mark.parametrize("n_bytes", [0, 1_000, 20_000, 60_000])
-@pytest.mark.parametrize("threads", [1, 2])
-def test_a_disk_that_is_full_is_told_and_nothing_is_left(bench, tmp_path, n_bytes, threads):
+@pytest.mark.parametrize(("threads", "n_bytes"), [(1, 0), (1, 1_000), (1, 20_000), (1, 60_000), (2, 20_000)])
+def test_a_disk_that_is_full_is_told_and_nothing_is_left(bench, tmp_path, threads, n_bytes):
     """Files cannot grow beyond so many bytes, as on a full disk."""
-    if threads == 2 and n_bytes != 20_000:
-        pytest.skip("one size is enough to see what a worker tells")
     bench.sheet.write_text(f"biosample\tassay\tfile\nx\ta\t{BAM}\nx\tb\t{TEST_DATA / 'sim2.H3K9me3.bam'}\n")
     (tmp_path / "scratch").mkdir()
     ran = run_child(

@@ -55,8 +55,9 @@ class Kept(NamedTuple):
 
 
 def stands_for_both(read: pysam.AlignedSegment) -> bool:
-    here, mate = read.reference_start, read.next_reference_start
-    return here < mate or (here == mate and read.is_read1)
+    if read.reference_start != read.next_reference_start:
+        return read.template_length > 0
+    return read.is_read1 if read.is_reverse == read.mate_is_reverse else read.is_forward
 
 
 @cache
@@ -306,7 +307,8 @@ def painted(records: Sequence[tuple], rule: CountingRule) -> dict[str, np.ndarra
             end = start + sum(
                 int(bp) for bp, operation in re.findall(r"(\d+)([MDNIS=X])", cigar) if operation in "MDN=X"
             )
-            is_left = start < mate_start or (start == mate_start and flag & 64)
+            by_strand = flag & 64 if bool(flag & 16) == bool(flag & 32) else not flag & 16
+            is_left = template_length > 0 if start != mate_start else by_strand
             if rule.rule == FRAGMENT and not (flag & 2 and template_length != 0 and is_left):
                 continue
             strand_and_mate = (flag & 1, flag & 16, flag & 64, flag & 128, mate_start, template_length)
