@@ -323,7 +323,8 @@ def test_hdf5_alone_reads_a_store(long, tmp_path):
         "    store['biosamples'].visititems(\n"
         "        lambda name, item: sums.update({name: zlib.crc32(item[:].tobytes())})\n"
         "        if isinstance(item, h5py.Dataset) else None)\n"
-        "    print(json.dumps([{k: v if isinstance(v, str) else int(v) for k, v in store.attrs.items()}, sizes, sums]))\n"
+        "    facts = {k: v if isinstance(v, str) else int(v) for k, v in store.attrs.items()}\n"
+        "    print(json.dumps([facts, sizes, sums]))\n"
         "assert not [name for name in sys.modules if name.startswith(('candi', 'isal'))]\n"
     )
     ran = subprocess.run([sys.executable, "-I", script, long], capture_output=True, text=True, check=True)
