@@ -62,9 +62,9 @@ class CountingRule:
         return f"{self.rule}{shift} at {self.resolution} bp, {filters}{duplicates}"
 
 
-def narrowest(values: NDArray) -> NDArray:
-    """Return a copy of unsigned integers in the smallest width that holds them all; none is ever clipped."""
-    return values.astype(np.min_scalar_type(int(values.max(initial=0))))
+def narrowest(values: NDArray, *, copy: bool = True) -> NDArray:
+    """Return unsigned integers in the smallest width that holds them all; none is ever clipped."""
+    return values.astype(np.min_scalar_type(int(values.max(initial=0))), copy=copy)
 
 
 def parse_flags(text: str) -> int:

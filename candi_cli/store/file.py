@@ -216,7 +216,7 @@ class Store:
         """Store one layer of a chromosome: shape (n_bins,), for folds (n_bins, K); integers in the smallest width."""
         if len(values) != self.n_bins(chrom):
             raise ValueError(f"{layer} of {chrom} has {len(values)} bins, the grid {self.n_bins(chrom)}")
-        stored = np.ascontiguousarray((narrowest(values) if values.dtype.kind == "u" else values).T)
+        stored = np.ascontiguousarray((narrowest(values, copy=False) if values.dtype.kind == "u" else values).T)
         stored = stored.astype(stored.dtype.newbyteorder("<"), copy=False)
         with naming_failure(self._shown_as):
             write_chunks(self.group(biosample, assay), f"{layer}/{chrom}", stored)
