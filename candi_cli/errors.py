@@ -16,11 +16,11 @@ class SheetError(CandiError):
 
 
 class ReadsError(CandiError):
-    """A BAM or CRAM file that cannot be read or counted."""
+    """A file of reads (BAM, CRAM, SAM, BED, BEDPE, fragments) that cannot be read or counted."""
 
 
 class TrackError(CandiError):
-    """A bigWig, BED or peak file that cannot be read or written."""
+    """A bigWig, bedGraph or file of peaks that cannot be read or written."""
 
 
 class SequenceError(CandiError):

@@ -125,7 +125,8 @@ def make_split(
     if len(sizes) < len(wished):
         raise SheetError(
             f"{sum(sizes.values())} experiments hang together in {len(sizes)} group(s) by "
-            f"{', '.join(('biosample', *by))}, too few for {', '.join(wished)}; heed fewer links or add samples"
+            f"{', '.join(('biosample', *by))}, too few for {', '.join(wished)}; "
+            "ask for one side only (such as 0.2,0), or add samples"
         )
     groups = sorted(sizes, key=lambda biosamples: (-sizes[biosamples], biosamples))
     sides = _fill([sizes[biosamples] for biosamples in groups], wished, np.random.default_rng(seed))

@@ -18,7 +18,7 @@ from candi_cli.io.bed import covered_bins, read_intervals
 from candi_cli.io.bigwig import read_chroms
 from candi_cli.io.reads import ReadCounter, ReadsSummary
 from candi_cli.io.sequence import Sequence as Fasta
-from candi_cli.io.signal import read_signal
+from candi_cli.io.signal import holds_lengths, read_signal
 from candi_cli.io.tally import BLOCK_BP
 from candi_cli.store import Store
 
@@ -79,8 +79,10 @@ def genome_of(
         with Fasta(reference) as fasta:
             return fasta.chromsizes
     for experiment in experiments:
-        if experiment.signal is not None:
+        if experiment.signal is not None and holds_lengths(experiment.signal):
             return read_chroms(experiment.signal)
+    if any(experiment.signal is not None for experiment in experiments):
+        raise GenomeError("a bedGraph does not say how long chromosomes are; give them with -g CHROM.SIZES")
     if any(experiment.peaks is not None for experiment in experiments):
         raise GenomeError("peaks do not say how long chromosomes are; give them with -g CHROM.SIZES")
     raise without or SheetError("the sample sheet names no file; fill its file column or give READS")

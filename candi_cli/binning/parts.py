@@ -92,6 +92,10 @@ class Parts:
             return None
         return Outcome(experiment, None, found.covariates)
 
+    def discard(self, experiment: Experiment) -> None:
+        """Forget an experiment that is finished, if it is."""
+        self._path(experiment).unlink(missing_ok=True)
+
     def count(self, experiments: Sequence[Experiment], *, threads: int) -> Iterator[Outcome]:
         """Count the experiments that are not there yet, several at a time, and yield each as it is finished.
 
@@ -136,6 +140,8 @@ class Parts:
             elif shutil.disk_usage(path.parent).free < needed:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         except OSError as error:
+            if error.errno in (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS):  # a file system that cannot reserve
+                return
             raise OutputError(
                 f"{self.output}: cannot be written ({error.strerror}); it needs {needed / 1e6:,.1f} MB"
             ) from error

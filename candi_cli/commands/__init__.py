@@ -84,17 +84,19 @@ def _run(arguments: list[str]) -> None:
         candi.invoke(context)
 
 
-def command_line() -> str:
+def command_line(*, threads: bool = True) -> str:
     """Return the command as it was typed, for the provenance of what it writes.
 
-    The number of threads is left out: what is written does not depend on it.
+    Parameters
+    ----------
+    threads : keep their number; leave it out where what is written does not depend on it
     """
     kept: list[str] = []
     words = iter(sys.argv[1:])
     for word in words:
-        if word in ("-@", "--threads"):
+        if not threads and word in ("-@", "--threads"):
             next(words, None)
-        elif not word.startswith(("-@", "--threads=")):
+        elif threads or not word.startswith(("-@", "--threads=")):
             kept.append(word)
     return shlex.join(["candi", *kept])
 

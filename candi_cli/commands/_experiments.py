@@ -4,7 +4,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -46,24 +46,28 @@ def choose_experiments(sheet: Path | None, reads: Sequence[Path]) -> list[Experi
     chosen = match_reads(rows, reads, sheet=sheet)
     if sum(row.file == STDIN for row in chosen) > 1:
         raise RequestError(f"{sheet}: file: two rows name stdin (-), which is read once; name a file in one of them")
-    return [replace(row, file=_kept_stdin()) if row.file == STDIN else row for row in chosen]
+    return [replace(row, file=_kept(row.file)) if row.file and _is_pipe(row.file) else row for row in chosen]
 
 
-def _kept_stdin() -> Path:
-    """Return a temporary file of what comes on stdin: what it is, and its header, are looked at before its reads."""
-    if sys.stdin.isatty():
+def _is_pipe(path: Path) -> bool:
+    return path == STDIN or path.is_fifo()
+
+
+def _kept(pipe: Path) -> Path:
+    """Return a temporary file of what comes through a pipe: its header is looked at before its reads are."""
+    if pipe == STDIN and sys.stdin.isatty():
         raise RequestError("-: stdin is a terminal; pipe reads into candi, or name a file")
     folder = tempfile.TemporaryDirectory(prefix="candi-")
     click.get_current_context().call_on_close(folder.cleanup)
     path = Path(folder.name) / "stdin"
-    with path.open("wb") as handle:
-        shutil.copyfileobj(sys.stdin.buffer, handle, 1 << 20)
-    console.shown_as[str(path)] = str(STDIN)
+    with nullcontext(sys.stdin.buffer) if pipe == STDIN else pipe.open("rb") as source, path.open("wb") as handle:
+        shutil.copyfileobj(source, handle, 1 << 20)
+    console.shown_as[str(path)] = str(pipe)
     return path
 
 
 def shown(path: Path | None) -> Path | None:
-    """Return a path as the user gave it: of what came on stdin, `-`."""
+    """Return a path as the user gave it: of what came through a pipe, the pipe."""
     return Path(console.shown_as.get(str(path), path)) if path is not None else None
 
 
@@ -129,8 +133,10 @@ def open_store(inputs: Inputs, options: Binning, *, command: str, threads: int) 
             yield store
         return
     with Store.create(None, rule=inputs.rule, chromsizes=inputs.chromsizes, command=command) as store:
-        counted = [replace(row, signal=None, peaks=None) for row in inputs.experiments if row.file]
+        counted = [row for row in inputs.experiments if row.file]
         for row in counted:
+            md5sums = {name: md5 for name, md5 in row.md5sums.items() if name == "file"}
+            row = replace(row, signal=None, peaks=None, md5sums=md5sums)
             report(bin_experiment(row, store, options, threads=threads))
         yield store
 

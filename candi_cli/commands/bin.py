@@ -112,7 +112,7 @@ def _write(
 ) -> "list[Experiment]":
     """Write the store of all experiments, and return them with what was measured."""
     from candi_cli.binning import Parts
-    from candi_cli.commands._experiments import report
+    from candi_cli.commands._experiments import report, shown
 
     with Parts(output, rule, chromsizes, binning) as parts:
         outcomes = {item.name: outcome for item in experiments if (outcome := parts.kept(item)) is not None}
@@ -123,11 +123,14 @@ def _write(
                 report(outcome)
                 outcomes[outcome.experiment.name] = outcome
         except BaseException:
+            for item in experiments:
+                if shown(item.file) != item.file:  # it came through a pipe, and will not come again
+                    parts.discard(item)
             if resumable and (n_kept := sum(parts.kept(item) is not None for item in experiments)):
                 console.warn(f"{n_kept} of {len(experiments)} experiments are kept in {parts.folder} for the next run")
             raise
         with replacing(output) as temporary:
-            parts.assemble(temporary, experiments, command=command_line())
+            parts.assemble(temporary, experiments, command=command_line(threads=False))
     return [replace(item, covariates=outcomes[item.name].covariates) for item in experiments]
 
 

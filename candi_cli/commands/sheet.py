@@ -85,7 +85,7 @@ def command(
         check_writable(output)
         if output.exists() and metadata.exists() and output.samefile(metadata):
             raise RequestError(f"-o {output}: is METADATA itself; give the sheet another name")
-    if is_portal_metadata(metadata):
+    if metadata.is_file() and is_portal_metadata(metadata):  # a pipe can be read only once
         experiments = _from_portal(metadata, assembly, folder, merged=merged, min_assays=min_assays)
     elif merged or assembly or folder or min_assays > 1:
         raise RequestError(f"{metadata}: not a metadata.tsv; --merge, --min-assays, --assembly and --folder need one")

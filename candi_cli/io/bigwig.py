@@ -4,6 +4,7 @@ pyBigWig ends the process when it opens a file for writing in a folder that does
 the end of a chromosome, and writes files that cannot be read again; none of that may happen here.
 """
 
+import errno
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -17,10 +18,10 @@ from numpy.typing import NDArray
 
 from candi_cli.errors import OutputError, TrackError
 from candi_cli.genome import Region, bin_count
+from candi_cli.io.formats import Format, recognise
 
 _BINS_AT_ONCE = 1 << 18
 _CLOSING_BYTES = 1 << 20
-_MAGIC = (b"\x26\xfc\x8f\x88", b"\x88\x8f\xfc\x26")
 
 
 def read_means(path: Path, chrom: str, length: int, resolution: int) -> NDArray[np.float32]:
@@ -145,6 +146,8 @@ class TrackWriter:
             try:
                 os.posix_fallocate(handle.fileno(), size, 8 * self._pending_bins + size + _CLOSING_BYTES)
             except OSError as error:
+                if error.errno in (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS):  # a file system that cannot reserve
+                    return
                 handle.truncate(0)  # makes room for what closing still writes
                 raise OutputError(
                     f"{self._shown_as}: cannot be written ({error.strerror}); make room on the disk"
@@ -206,10 +209,10 @@ class _Reading:
         if not self.path.exists():
             raise TrackError(f"{self.path}: no such file; check the path")
         try:
-            magic = self.path.open("rb").read(4)
+            kind = recognise(self.path)
         except OSError as error:
             raise TrackError(f"{self.path}: {error.strerror}; give a bigWig track") from error
-        if magic not in _MAGIC:
+        if kind is not Format.BIGWIG:
             raise TrackError(f"{self.path}: not a bigWig; give a bigWig track")
         try:
             with _no_library_messages():

@@ -19,6 +19,7 @@ from candi_cli.io.formats import Format
 from candi_cli.io.records import COLUMNS, FIRST, MATE_REVERSE, PAIRED, PROPER, REVERSE, SECOND, Records
 
 _AT_ONCE = 1 << 19  # reads of a contig at a time
+_STRETCH_BP = 1 << 24  # whose reads are sorted at a time
 _PLUS, _MINUS, _DOT = b"+", b"-", b"."
 _LONGEST = 2**31 - 1
 _PAIR = PAIRED | PROPER
@@ -65,7 +66,7 @@ def read_intervals_as_reads(
     """
     _check_rule(path, kind, rule, read_length)
     with tempfile.TemporaryDirectory(prefix="candi-") as folder:
-        spill = _Spill(Path(folder))
+        spill = _Spill(Path(folder), in_order=not rule.keep_duplicates)
         n_lines = 0
         for lines in read_lines(path, ReadsError, what="reads as BAM, CRAM, BED, BEDPE or fragments"):
             if not len(lines):
@@ -77,7 +78,7 @@ def read_intervals_as_reads(
                 line = lines.numbers[error.line]
                 raise ReadsError(f"{path}:{line}: {error}; correct the line, or fetch the file again") from error
             spill.add(reads)
-        yield from spill.records(in_order=not rule.keep_duplicates, seen=n_lines)
+        yield from spill.records(seen=n_lines)
 
 
 def _check_rule(path: Path, kind: Format, rule: CountingRule, read_length: int | None) -> None:
@@ -181,36 +182,43 @@ def _joined(parts: list[Reads]) -> Reads:
 
 
 class _Spill:
-    """Reads sorted into one file a contig, as rows of int32."""
+    """Reads sorted into files by contig and, when their order matters, by stretches of it, as rows of int32."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.paths: dict[str, Path] = {}
+    def __init__(self, folder: Path, *, in_order: bool) -> None:
+        self.folder, self.in_order = folder, in_order
+        self.paths: dict[str, dict[int, Path]] = {}
 
     def add(self, reads: Reads) -> None:
         rows = np.stack([*reads[1:], np.full(len(reads.start), _NO_MAPQ)], axis=1).astype(np.int32)
         for contig, chosen in name_runs(reads.contig):
-            path = self.paths.setdefault(contig, self.folder / str(len(self.paths)))
-            try:
-                with path.open("ab") as handle:
-                    handle.write(rows[chosen].tobytes())
-            except OSError as error:
-                raise OutputError(
-                    f"{self.folder}: reads cannot be kept there while they are sorted ({error.strerror}); "
-                    "make room, or set TMPDIR to another folder"
-                ) from error
+            files = self.paths.setdefault(contig, {})
+            stretches = rows[chosen, 0] // _STRETCH_BP if self.in_order else np.zeros(len(chosen), dtype=np.int32)
+            for stretch in np.unique(stretches).tolist():
+                path = files.setdefault(stretch, self.folder / f"{len(self.paths)}.{stretch}")
+                self._append(path, rows[chosen[stretches == stretch]])
 
-    def records(self, *, in_order: bool, seen: int) -> Iterator[Records]:
-        """Yield the reads of each contig; all of one at a time, by start, when their order matters."""
-        for contig, path in self.paths.items():
-            with path.open("rb") as handle:
-                if in_order:
-                    found = _rows(handle, -1)
-                    yield _records(contig, found[np.argsort(found[:, 0], kind="stable")], seen)
-                else:
-                    while len(found := _rows(handle, _AT_ONCE)):
-                        yield _records(contig, found, seen)
-            path.unlink()
+    def _append(self, path: Path, rows: NDArray[np.int32]) -> None:
+        try:
+            with path.open("ab") as handle:
+                handle.write(rows.tobytes())
+        except OSError as error:
+            raise OutputError(
+                f"{self.folder}: reads cannot be kept there while they are sorted ({error.strerror}); "
+                "make room, or set TMPDIR to another folder"
+            ) from error
+
+    def records(self, *, seen: int) -> Iterator[Records]:
+        """Yield the reads of each contig, by start when their order matters."""
+        for contig, files in self.paths.items():
+            for _, path in sorted(files.items()):
+                with path.open("rb") as handle:
+                    if self.in_order:
+                        found = _rows(handle, -1)
+                        yield _records(contig, found[np.argsort(found[:, 0], kind="stable")], seen)
+                    else:
+                        while len(found := _rows(handle, _AT_ONCE)):
+                            yield _records(contig, found, seen)
+                path.unlink()
         yield Records.none(seen)
 
 

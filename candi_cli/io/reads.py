@@ -143,11 +143,13 @@ class ReadCounter:
         return found
 
     def _read_header(self) -> None:
-        if self.reference is not None:
+        if self.reference is not None and self.kind is Format.CRAM:
             self._scratch = tempfile.TemporaryDirectory(prefix="candi-")
             self._reference = with_index(self.reference, Path(self._scratch.name))
         with open_alignment(self.path, self._reference) as alignment:
             self.header_sizes = dict(zip(alignment.references, alignment.lengths, strict=True))
+            if len(self.header_sizes) < len(alignment.references):
+                raise ReadsError(f"{self.path}: its header lists a contig twice; mend it with 'samtools reheader'")
             self.summary.platform = platform_of(alignment)
             if alignment.is_cram:
                 self._md5sums = md5_of_contigs(alignment)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from candi_cli.contigs import Aliases, match_contigs
 from candi_cli.errors import SequenceError
 from candi_cli.genome import Chromsizes
+from candi_cli.io.formats import is_compressed
 
 NOT_A_BASE = 4
 _CODES = np.full(256, NOT_A_BASE, dtype=np.uint8)
@@ -29,7 +30,7 @@ def with_index(path: Path, scratch: Path) -> Path:
     """
     fact = "not a FASTA file (or gzip rather than bgzip)"
     try:
-        compressed = path.open("rb").read(2) == b"\x1f\x8b"
+        compressed = is_compressed(path)
         indexes = [Path(f"{path}.fai"), *([Path(f"{path}.gzi")] if compressed else [])]
         if all(index.exists() for index in indexes):
             return path

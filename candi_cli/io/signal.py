@@ -54,6 +54,11 @@ def read_signal(
         yield chrom, read_means(path, name, chromsizes[chrom], resolution)
 
 
+def holds_lengths(path: Path) -> bool:
+    """Return whether a track says how long chromosomes are, as a bigWig does; raise TrackError when it is no track."""
+    return _recognised(path) is Format.BIGWIG
+
+
 def _recognised(path: Path) -> Format:
     try:
         kind = recognise(path)

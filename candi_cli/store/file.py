@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from candi_cli import __version__
 from candi_cli.counting import CountingRule, narrowest
 from candi_cli.covariates import Covariates
-from candi_cli.errors import StoreError
+from candi_cli.errors import GenomeError, StoreError
 from candi_cli.genome import Chromsizes, bin_count
 from candi_cli.store.chunks import ChunkedDataset, checksum_of, naming_failure, write_chunks
 
@@ -117,7 +117,15 @@ class Store:
         ------
         OutputError
             It cannot be written; so do the methods that write, and `close`.
+        GenomeError
+            A chromosome's name cannot be that of a dataset.
         """
+        for chrom in chromsizes:
+            if "/" in chrom or chrom.startswith("."):
+                raise GenomeError(
+                    f"{shown_as or path or 'the genome'}: chromosome {chrom} holds a slash or starts with a dot, "
+                    "which a store cannot name; leave it out with -g CHROM.SIZES"
+                )
         with naming_failure(shown_as or path):
             if path is None or whole:
                 file = h5py.File(f"in-memory-{uuid4()}", "w", driver="core", backing_store=False)
@@ -292,7 +300,7 @@ class Store:
         Raises
         ------
         StoreError
-            The data do not match their checksum.
+            They cannot be unpacked: the file is damaged.
         """
         try:
             self.opened()
@@ -322,14 +330,14 @@ class Store:
             }
         facts["experiments"] = [
             {
-                **self.experiment(biosample, assay)._asdict(),
-                "covariates": asdict(self.experiment(biosample, assay).covariates),
-                "layers": [layer for layer in LAYERS if layer in self.experiment(biosample, assay).layers],
-                "fold_depths": self.experiment(biosample, assay).fold_depths.tolist(),
-                "sources": self.sources(biosample, assay),
+                **item._asdict(),
+                "covariates": asdict(item.covariates),
+                "layers": [layer for layer in LAYERS if layer in item.layers],
+                "fold_depths": item.fold_depths.tolist(),
+                "sources": self.sources(item.biosample, item.assay),
             }
             for biosample in self.biosamples
-            for assay in self.assays(biosample)
+            for item in (self.experiment(biosample, assay) for assay in self.assays(biosample))
         ]
         return facts
 

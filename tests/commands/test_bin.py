@@ -4,9 +4,11 @@ import gzip
 import hashlib
 import io
 import json
+import os
 import shutil
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import h5py
@@ -16,6 +18,7 @@ import pysam
 import pytest
 
 from candi_cli.covariates import COLUMNS
+from candi_cli.store import Store
 
 TEST_DATA = Path(__file__).parents[2] / "test_data"
 FASTA = TEST_DATA / "genome.fa.gz"
@@ -653,3 +656,42 @@ def test_stdout_is_no_place_for_a_store(candi, tmp_path, monkeypatch):
     (line,) = ran.errors
     assert "-o" in line
     assert list(tmp_path.iterdir()) == []
+
+
+def test_reads_through_a_named_pipe_count_as_those_of_the_file(candi, tmp_path):
+    pipe = tmp_path / "reads.fifo"
+    os.mkfifo(pipe)
+    sheet = tmp_path / "sheet.tsv"
+    sheet.write_text("biosample\tassay\nb\tx\n")
+    reads = TEST_DATA / "sim2.H3K4me3.bam"
+    writer = threading.Thread(target=lambda: pipe.write_bytes(reads.read_bytes()))
+    writer.start()
+    assert candi("bin", pipe, "--covariates", sheet, "-o", tmp_path / "pipe.h5", "--quiet").code == 0
+    writer.join()
+    assert candi("bin", reads, "--covariates", sheet, "-o", tmp_path / "file.h5", "--quiet").code == 0
+    with Store.open(tmp_path / "pipe.h5") as one, Store.open(tmp_path / "file.h5") as other:
+        for chrom in other.chromsizes:
+            n_bins = other.n_bins(chrom)
+            found, expected = (store.read("b", "x", "folds", chrom, 0, n_bins) for store in (one, other))
+            np.testing.assert_array_equal(found, expected)
+
+
+def test_a_bedgraph_alone_needs_the_lengths_of_chromosomes(candi, tmp_path):
+    track, sheet, sizes = tmp_path / "a.bedgraph", tmp_path / "sheet.tsv", tmp_path / "sizes"
+    track.write_text("chr1\t0\t100\t2.5\n")
+    sheet.write_text(f"biosample\tassay\tsignal\nb\tx\t{track}\n")
+    ran = candi("bin", "--covariates", sheet, "-o", tmp_path / "s.h5")
+    assert ran.code == 1
+    assert ran.errors[-1].endswith("a bedGraph does not say how long chromosomes are; give them with -g CHROM.SIZES")
+    sizes.write_text("chr1\t1000\n")
+    assert candi("bin", "--covariates", sheet, "-g", sizes, "-o", tmp_path / "s.h5", "--quiet").code == 0
+
+
+def test_a_chromosome_that_a_store_cannot_name_is_refused(candi, tmp_path):
+    sheet, sizes = tmp_path / "sheet.tsv", tmp_path / "sizes"
+    sheet.write_text(f"biosample\tassay\tfile\nb\tx\t{TEST_DATA / 'sim2.H3K4me3.bam'}\n")
+    sizes.write_text("chr1\t300010\na/b\t1000\n")
+    ran = candi("bin", "--covariates", sheet, "-g", sizes, "-o", tmp_path / "s.h5")
+    assert ran.code == 1
+    assert "chromosome a/b holds a slash" in ran.errors[-1]
+    assert not (tmp_path / "s.h5").exists()

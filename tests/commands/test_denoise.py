@@ -178,3 +178,9 @@ def test_an_output_has_the_permissions_of_any_new_file(denoise, tmp_path):
     plain = tmp_path / "plain"
     plain.touch()
     assert denoise(BAM, "-r", "chr2").stat().st_mode == plain.stat().st_mode
+
+
+def test_md5_sums_of_signal_and_peaks_do_not_matter_to_reads(denoise, tmp_path):
+    reads, sheet = TEST_DATA / "sim1.H3K4me3.bam", tmp_path / "md5.tsv"
+    sheet.write_text(f"biosample\tassay\tfile\tsignal\tsignal_md5\nsim1\tH3K4me3\t{reads}\tabsent.bw\t{'0' * 32}\n")
+    assert denoise(reads, "-r", "chr2", sheet=sheet).exists()
