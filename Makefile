@@ -3,6 +3,7 @@
 # make man    write the man pages anew
 # make default-model   train the model that ships with the package, from the real data in the folder DATA
 # make bench   score it beside simple smoothing, on the real data
+# make bench-bin   time `candi bin` beside samtools, mosdepth and bamCoverage, where they are installed
 
 PYTHON ?= python3.11
 VENV ?= .venv
@@ -10,7 +11,7 @@ DATA ?= ../shared/data
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test man default-model bench clean
+.PHONY: demo test man default-model bench bench-bin clean
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -48,6 +49,9 @@ default-model: build/default_model/k562.h5 build/default_model/imr90.h5
 
 bench: $(STAMP)
 	$(BIN)/python tests/benchmarks/denoise_real.py --data $(DATA)
+
+bench-bin: $(STAMP)
+	$(BIN)/python tests/benchmarks/bin.py
 
 clean:
 	rm -rf $(VENV) demo_out

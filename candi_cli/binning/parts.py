@@ -17,6 +17,7 @@ import signal
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from types import FrameType, TracebackType
@@ -234,6 +235,7 @@ def _run_in_processes(tasks: Sequence[_Task], n_workers: int, threads: int) -> I
 
 @contextlib.contextmanager
 def _interrupts_held() -> Iterator[None]:
+    resource_tracker.ensure_running()  # which would let them through again when it starts
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
