@@ -209,13 +209,13 @@ def _run_in_processes(tasks: Sequence[_Task], n_workers: int, threads: int) -> I
     busy: dict[Any, _Task] = {}
     waiting = list(reversed(tasks))
     try:
-        for _ in range(n_workers):
-            ours, theirs = context.Pipe()
-            process = context.Process(target=_work, args=(theirs, threads), daemon=True)
-            with _interrupts_held():  # until the process heeds none
+        with _interrupts_held():
+            for _ in range(n_workers):
+                ours, theirs = context.Pipe()
+                process = context.Process(target=_work, args=(theirs, threads), daemon=True)
                 process.start()
-            theirs.close()
-            workers[ours] = process
+                theirs.close()
+                workers[ours] = process
         idle = list(workers)
         while waiting or busy:
             while waiting and idle:
@@ -235,12 +235,18 @@ def _run_in_processes(tasks: Sequence[_Task], n_workers: int, threads: int) -> I
 
 @contextlib.contextmanager
 def _interrupts_held() -> Iterator[None]:
-    resource_tracker.ensure_running()  # which would let them through again when it starts
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    """Start processes that heed no interrupt from their first moment; one that comes meanwhile is raised afterwards."""
+    resource_tracker.ensure_running()  # which would let interrupts through again when it starts
+    held: list[int] = []
+    handler = signal.signal(signal.SIGINT, lambda number, _frame: held.append(number))  # other threads may get it
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # the processes inherit this
     try:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        signal.signal(signal.SIGINT, handler)
+    if held:
+        raise KeyboardInterrupt
 
 
 def _received(worker: Any, task: _Task, process: Any) -> Outcome:
