@@ -754,7 +754,7 @@ def test_a_signal_in_the_middle_of_the_first_file_leaves_nothing(bench, tmp_path
         time.sleep(0.2)
         process.send_signal(sent)
         _, told = process.communicate(timeout=20)
-    assert process.returncode == code
+    assert process.returncode == code, told
     assert "Traceback" not in told
     assert len(told.splitlines()) <= 1
     bench.nothing_left()
