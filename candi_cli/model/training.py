@@ -11,6 +11,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from candi_cli.errors import ModelError
 from candi_cli.model.device import move
+from candi_cli.model.terms import means, weighted_loss
 
 OPTIMISERS = {"adamw": torch.optim.AdamW, "adamax": torch.optim.Adamax}
 
@@ -75,7 +76,8 @@ def fit(
         inputs, targets = (move(part, device) for part in next(batches))
         for group in optimiser.param_groups:
             group["lr"] = schedule.learning_rate * schedule.rate(step)
-        loss, terms = model.loss(model(inputs), targets)  # type: ignore[operator]
+        terms = model.loss(model(inputs), targets)  # type: ignore[operator]
+        loss = weighted_loss(terms)
         if not loss.isfinite():
             raise ModelError(f"step {step + 1}: the loss is not finite; lower --learning-rate")
         optimiser.zero_grad(set_to_none=True)
@@ -83,7 +85,7 @@ def fit(
         nn.utils.clip_grad_norm_(model.parameters(), schedule.clip_norm)
         optimiser.step()
         averaged.update_parameters(model)
-        progress = Progress(step + 1, loss.item(), {name: term.item() for name, term in terms.items()})
+        progress = Progress(step + 1, loss.item(), {name: mean.item() for name, mean in means(terms).items()})
         if held_out and ((step + 1) % score_every == 0 or step + 1 == schedule.steps):
             scores = score(averaged.module, held_out, device)
             progress = Progress(progress.step, progress.loss, progress.terms, scores)
@@ -114,8 +116,8 @@ def score(model: nn.Module, batches: Sequence[Any], device: torch.device) -> dic
     sums: dict[str, float] = {}
     for batch in batches:
         inputs, targets = (move(part, device) for part in batch)
-        loss, terms = model.loss(model(inputs), targets)  # type: ignore[operator]
-        for name, value in {"loss": loss, **terms}.items():
+        terms = model.loss(model(inputs), targets)  # type: ignore[operator]
+        for name, value in {"loss": weighted_loss(terms), **means(terms)}.items():
             sums[name] = sums.get(name, 0.0) + value.item() / len(batches)
     model.train(was_training)
     return sums

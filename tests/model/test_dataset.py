@@ -106,7 +106,7 @@ def test_windows_stay_inside_their_regions(store):
 def test_uncorrupted_windows_show_the_store_as_it_is(store):
     windows = dataset(store, NOTHING, batch_size=8)
     inputs, targets = windows.batch(0)
-    counts = inputs.counts.numpy()
+    counts = inputs.values.numpy()
     for row in range(8):
         rng = np.random.default_rng((0, 0, row))
         lanes, loci = windows.cohort[int(rng.integers(2))]
@@ -124,17 +124,17 @@ def test_uncorrupted_windows_show_the_store_as_it_is(store):
                     targets.signal[row, :, lane], lanes.read(lane, "signal", chrom, start, start + 240)
                 )
     # all reads are seen, so nothing independent is left to predict
-    assert targets.counts.isnan().all()
+    assert not targets.valid[:, 0].any()
 
 
 def test_seen_and_target_together_never_exceed_the_reads(store):
     windows = dataset(store, Corruption(0, 0, 1, 0, 0, 0), batch_size=16)
     inputs, targets = windows.batch(3)
     whole = dataset(store, NOTHING, batch_size=16).batch(3).inputs
-    shown, asked = inputs.counts[..., :-1], targets.counts
-    valid = asked.isfinite()
+    shown, asked = inputs.values[..., :-1], targets.counts
+    valid = targets.valid[:, 0, None].expand_as(asked)
     # thinning draws after the window is chosen, so both datasets look at the same windows
-    assert (shown[valid] + asked[valid] <= whole.counts[..., :-1][valid]).all()
+    assert (shown[valid] + asked[valid] <= whole.values[..., :-1][valid]).all()
     assert valid.any()
     assert (asked[valid] > 0).any()
 
@@ -142,8 +142,8 @@ def test_seen_and_target_together_never_exceed_the_reads(store):
 def test_input_and_target_are_as_unrelated_as_independent_halves(store):
     # in background bins the correlation of two independent thinnings is that of the rate, not 1
     inputs, targets = dataset(store, Corruption(0, 0, 1, 0, 0, 0), batch_size=64).batch(0)
-    control_like = (inputs.availability[..., 1] == OBSERVED) & targets.counts[..., 1].isfinite()
-    seen, asked = inputs.counts[..., 1][control_like].numpy(), targets.counts[..., 1][control_like].numpy()
+    control_like = (inputs.availability[..., 1] == OBSERVED) & targets.valid[:, 0, 1, None]
+    seen, asked = inputs.values[..., 1][control_like].numpy(), targets.counts[..., 1][control_like].numpy()
     assert np.corrcoef(seen, asked)[0, 1] < 0.9
     assert not np.array_equal(seen, asked)
 
@@ -152,7 +152,7 @@ def test_masked_entries_are_zero_and_the_control_is_never_masked(store):
     inputs, targets = dataset(store, Corruption(1, 1, 1, 0, 0, 0), batch_size=32).batch(0)
     masked = inputs.availability == MASKED
     assert masked.any()
-    assert not inputs.counts[masked].any()
+    assert not inputs.values[masked].any()
     assert not masked[..., -1].any()
     assert torch.equal(targets.masked, masked[..., :-1])
     whole_lanes = (inputs.availability.amax(dim=1) == MASKED).sum(dim=1)
@@ -166,15 +166,16 @@ def test_what_does_not_exist_has_no_target(store):
     missing = (dataset(store, batch_size=32).batch(0).inputs.availability == MISSING_LANE)[..., :-1]
     assert missing.any()
     for target in (targets.counts, targets.signal, targets.peaks):
-        assert target[missing].isnan().all()
+        assert not target[missing].any()
     # H3K9me3 is in sim2 alone, which has neither signal nor peaks
-    assert targets.signal[..., ASSAYS.index("H3K9me3")].isnan().all()
+    assert not targets.valid[:, 1:, ASSAYS.index("H3K9me3")].any()
+    assert not targets.valid.transpose(1, 2)[missing.all(dim=1)].any()
 
 
 def test_covariates_are_at_the_depth_of_what_is_shown_and_asked(store):
     inputs, targets = dataset(store, Corruption(0, 0, 1, 0, 0, 0), batch_size=32).batch(0)
     whole = dataset(store, NOTHING, batch_size=32).batch(0).inputs.covariates_in
-    asked = targets.counts.isfinite().any(dim=1)
+    asked = targets.valid[:, 0]
     share = 2.0 ** (inputs.covariates_in[:, 0, :-1] - whole[:, 0, :-1])[asked]
     target_share = 2.0 ** (inputs.covariates_out[:, 0] - whole[:, 0, :-1])[asked]
     assert (share + target_share <= 1 + 1e-4).all()

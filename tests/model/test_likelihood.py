@@ -6,7 +6,7 @@ import torch
 from scipy.special import gammaln
 from scipy.stats import bernoulli, nbinom, norm, poisson
 
-from candi_cli.model.candi.likelihood import gaussian_nll, mean_where, negative_binomial_nll, peak_nll
+from candi_cli.model.candi.likelihood import gaussian_nll, sum_where, negative_binomial_nll, peak_nll
 
 
 def nb_reference(y, log_mean, log_n):
@@ -71,8 +71,8 @@ def test_peak_loss_of_a_confident_mistake_has_a_gradient():
 
 def test_an_empty_mask_gives_zero_and_invalid_entries_no_gradient():
     values = torch.tensor([1.0, torch.nan, 3.0], requires_grad=True)
-    assert mean_where(values, torch.tensor([False, False, False])) == 0
-    mean = mean_where(values, torch.tensor([True, False, True]))
-    mean.backward()
-    assert mean == 2
-    assert values.grad.tolist() == [0.5, 0.0, 0.5]
+    assert sum_where(values, torch.tensor([False, False, False])) == 0
+    total = sum_where(values, torch.tensor([True, False, True]))
+    total.backward()
+    assert total == 4
+    assert values.grad.tolist() == [1.0, 0.0, 1.0]

@@ -33,10 +33,10 @@ def batch(config: Config, n=2, *, requested=COVARIATES, own=COVARIATES, seed=1) 
 
 
 def hide(inputs: CandiBatch, lane: int, state: int) -> CandiBatch:
-    counts, availability = inputs.counts.clone(), inputs.availability.clone()
+    counts, availability = inputs.values.clone(), inputs.availability.clone()
     counts[..., lane] = 0
     availability[..., lane] = state
-    return inputs._replace(counts=counts, availability=availability)
+    return inputs._replace(values=counts, availability=availability)
 
 
 @torch.inference_mode()
@@ -81,8 +81,8 @@ def test_the_latent_has_one_vector_for_each_200_bp():
 def test_masked_missing_and_zero_give_different_latents():
     model = network()
     observed = batch(model.config)
-    zero = observed._replace(counts=observed.counts.clone())
-    zero.counts[..., 0] = 0
+    zero = observed._replace(values=observed.values.clone())
+    zero.values[..., 0] = 0
     with torch.inference_mode():
         latents = [model.encode(x).latent for x in (zero, hide(observed, 0, MISSING), hide(observed, 0, MASKED))]
     for i, one in enumerate(latents):
@@ -129,7 +129,7 @@ def test_a_prediction_does_not_depend_on_its_neighbours_in_the_batch():
     model = network("tiny", reads_sequence=True)
     inputs = batch(model.config, 3)
     together = predict(model, inputs)
-    alone = predict(model, CandiBatch(*(part[1:2] for part in inputs)))
+    alone = predict(model, CandiBatch(*(None if part is None else part[1:2] for part in inputs)))
     for a, b in zip(together, alone, strict=True):
         torch.testing.assert_close(a[1:2], b, rtol=1e-4, atol=1e-4)
 
@@ -149,8 +149,8 @@ def test_a_window_without_sequence_is_the_same_beside_one_with_sequence():
 def test_hidden_counts_cannot_be_seen():
     model = network()
     inputs = hide(batch(model.config), 1, MASKED)
-    leaky = inputs._replace(counts=inputs.counts.clone())
-    leaky.counts[..., 1] = 100
+    leaky = inputs._replace(values=inputs.values.clone())
+    leaky.values[..., 1] = 100
     for a, b in zip(predict(model, inputs), predict(model, leaky), strict=True):
         assert torch.equal(a, b)
 
@@ -158,7 +158,7 @@ def test_hidden_counts_cannot_be_seen():
 def test_counts_in_the_millions_stay_finite():
     model = network()
     inputs = batch(model.config)
-    output = predict(model, inputs._replace(counts=inputs.counts * 4e6))
+    output = predict(model, inputs._replace(values=inputs.values * 4e6))
     assert all(parameter.isfinite().all() for parameter in output)
 
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from candi_cli.errors import ModelError
 from candi_cli.model.candi import Corruption, Lanes, Model, TrainingDataset, preset
+from candi_cli.model.terms import LossTerm, means, weighted_loss
 from candi_cli.model.training import Schedule, fit, score
 from candi_cli.store import Store
 
@@ -31,8 +32,8 @@ class Line(nn.Module):
         return self.a * batch.x
 
     def loss(self, output, targets):
-        loss = ((output - targets.x) ** 2).mean()
-        return loss, {"square": loss}
+        square = ((output - targets.x) ** 2).sum()
+        return {"square": LossTerm(square, square, torch.tensor(output.numel()), 1.0)}
 
 
 BATCH = (Pair(torch.tensor([1.0, 2.0])), Pair(torch.tensor([3.0, 6.0])))
@@ -117,9 +118,11 @@ def test_a_batch_without_masked_entries_has_no_imputation_loss(store_path):
             config, members, corruption=Corruption(1, 0, 1, 0, 0, 0), batch_size=2, seed=0
         ).batch(0)
     model = Model(config).eval()
-    loss, terms = model.loss(model(inputs), targets)
+    loss = model.loss(model(inputs), targets)
+    terms = means(loss)
     assert {name: float(term.detach()) for name, term in terms.items() if name.endswith("imp")} == {
         "count_imp": 0.0, "signal_imp": 0.0, "peak_imp": 0.0,
     }  # fmt: skip
-    assert loss.isfinite()
+    assert weighted_loss(loss).isfinite()
+    assert all(term.count == 0 for name, term in loss.items() if name.endswith("imp"))
     assert terms["count_obs"] > 0

@@ -25,15 +25,18 @@ class Bases(Protocol):
 
 
 class CandiTargets(NamedTuple):
-    """What the outputs are held to; each (N, L, A), NaN where there is nothing to hold them to.
+    """What the outputs are held to, each (N, L, A) but `valid`; where there is nothing to hold them to, they are 0.
 
-    `masked` tells the entries whose own data were hidden (the paper's *imp*) from those that were seen (*obs*).
+    counts : reads per bin, any integer type; signal : -log10 p, float; peaks : 0 or 1, any type
+    masked : bool, the entries whose own data were hidden (the paper's *imp*), not seen (*obs*)
+    valid : (N, 3, A) bool, whether a window's lane has a target of counts, signal and peaks
     """
 
     counts: Tensor
     signal: Tensor
     peaks: Tensor
     masked: Tensor
+    valid: Tensor
 
 
 class TrainingBatch(NamedTuple):
@@ -198,7 +201,9 @@ class TrainingDataset:
         inputs = CandiBatch(
             counts, availability, covariates_in, covariates_out, sequence if self.config.reads_sequence else None
         )
-        return TrainingBatch(inputs, CandiTargets(*targets))
+        valid = torch.stack([layer.isfinite().all(dim=1) for layer in targets[:3]], dim=1)  # (N, 3, A)
+        targets[:3] = [layer.nan_to_num(0.0) for layer in targets[:3]]
+        return TrainingBatch(inputs, CandiTargets(*targets, valid))
 
     def _sample(self, rng: np.random.Generator) -> tuple[NDArray[Any], ...]:
         corruption, length = self.corruption, self.config.context_bins

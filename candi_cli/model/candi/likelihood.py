@@ -60,6 +60,6 @@ def peak_nll(peaks: Tensor, logit: Tensor) -> Tensor:
     return F.binary_cross_entropy_with_logits(logit.float(), peaks.float(), reduction="none")
 
 
-def mean_where(values: Tensor, valid: Tensor) -> Tensor:
-    """Return the mean of the valid entries, 0 when there is none."""
-    return torch.where(valid, values, 0).sum() / valid.sum().clamp(min=1)
+def sum_where(values: Tensor, valid: Tensor) -> Tensor:
+    """Return the sum of the valid entries, 0 when there is none; what is not valid has no gradient, even if NaN."""
+    return torch.where(valid, values, 0).sum()

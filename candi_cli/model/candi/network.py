@@ -111,17 +111,21 @@ PRESETS = ("paper", "base", "tiny")
 class CandiBatch(NamedTuple):
     """What the network reads.
 
-    counts : (N, L, T) reads per bin, 0 where not observed
+    values : (N, L, T) reads per bin in any integer or float type, or -log10 p for a network that reads signal; 0 where
+        not observed
     availability : (N, L, T) uint8, one of MISSING, MASKED, OBSERVED
     covariates_in : (N, 4, T), covariates_out : (N, 4, A), as `covariates.encode` makes them
     sequence : (N, G) uint8 base codes, NO_SEQUENCE throughout a window without; None when no window has any
+    reference : (N, L, A) float32, the mean of other biosamples' arcsinh(-log10 p), NaN where there is none; None when
+        no window has any
     """
 
-    counts: Tensor
+    values: Tensor
     availability: Tensor
     covariates_in: Tensor
     covariates_out: Tensor
     sequence: Tensor | None
+    reference: Tensor | None = None
 
 
 class CandiOutput(NamedTuple):
@@ -418,7 +422,7 @@ class Network(nn.Module):
         observed = batch.availability == OBSERVED
         state = batch.availability.amax(dim=1)  # (N, T): a lane is missing or masked when all of its bins are
         covariates = self.covariates_in(batch.covariates_in, state)
-        values = torch.where(observed, torch.arcsinh(batch.counts.float()), 0)
+        values = torch.where(observed, torch.arcsinh(batch.values.float()), 0)
         # the weights of the two flags in the first convolution are the learned missing and masked tokens
         flags = [(batch.availability == kind).to(values.dtype) for kind in (MISSING, MASKED)]
         features = torch.stack([values, *flags], dim=3).permute(0, 2, 3, 1).flatten(1, 2)  # (N, T*3, L)
@@ -433,7 +437,7 @@ class Network(nn.Module):
         own, own_known = None, None
         if self.own_counts is not None:
             depth = batch.covariates_in[:, 0, :-1].float()
-            own, own_known = self.own_counts(batch.counts[..., :-1].float(), observed[..., :-1], depth)
+            own, own_known = self.own_counts(batch.values[..., :-1].float(), observed[..., :-1], depth)
         return Encoded(latent, skips, own, own_known)
 
     def decode(self, encoded: Encoded, covariates_out: Tensor) -> CandiOutput:

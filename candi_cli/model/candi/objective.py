@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from candi_cli.model.candi.dataset import CandiTargets, TrainingBatch
-from candi_cli.model.candi.likelihood import gaussian_nll, mean_where, negative_binomial_nll, peak_nll
+from candi_cli.model.candi.likelihood import gaussian_nll, negative_binomial_nll, peak_nll, sum_where
 from candi_cli.model.candi.network import DEPTH_CENTRE, CandiOutput, Config, Network
+from candi_cli.model.terms import LossTerm
 
 
 @dataclass(frozen=True)
@@ -39,39 +40,35 @@ class Model(Network):
         super().__init__(config)
         self.weights = weights or LossWeights()
 
-    def loss(self, output: CandiOutput, targets: CandiTargets) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the weighted loss and its terms, each the mean over the valid entries of the batch.
+    def loss(self, output: CandiOutput, targets: CandiTargets) -> dict[str, LossTerm]:
+        """Return the terms of the loss, each a sum over the valid entries of the batch.
 
         The signal's target is -log10 p; see `_transformed`.
         """
         weights = self.weights
-        counts, signal, peaks = targets.counts, targets.signal, targets.peaks
+        counted, scored, called = (valid[:, None] for valid in targets.valid.unbind(dim=1))  # (N, 1, A) each
         likelihoods = {
             "count": (
-                weights.count,
-                counts.isfinite(),
-                negative_binomial_nll(counts.nan_to_num(0.0), output.count_log_mean, output.count_log_dispersion),
+                weights.count, counted,
+                negative_binomial_nll(targets.counts, output.count_log_mean, output.count_log_dispersion),
             ),
             "signal": (
-                weights.signal,
-                signal.isfinite(),
-                gaussian_nll(_transformed(signal.nan_to_num(0.0)), output.signal_mean, output.signal_sd),
+                weights.signal, scored,
+                gaussian_nll(_transformed(targets.signal), output.signal_mean, output.signal_sd),
             ),
-            "peak": (weights.peak, peaks.isfinite(), peak_nll(peaks.nan_to_num(0.0), output.peak_logit)),
-        }
-        terms: dict[str, Tensor] = {}
-        total = torch.zeros((), device=counts.device)
+            "peak": (weights.peak, called, peak_nll(targets.peaks, output.peak_logit)),
+        }  # fmt: skip
+        terms: dict[str, LossTerm] = {}
         for name, (weight, valid, nll) in likelihoods.items():
+            emphasis = self._emphasis(output) if name == "count" and weights.beta else None
             for part, factor, where in (
                 ("obs", weights.observed, valid & ~targets.masked),
                 ("imp", weights.imputed, valid & targets.masked),
             ):
-                terms[f"{name}_{part}"] = mean_where(nll, where)
-                learned = terms[f"{name}_{part}"]
-                if name == "count" and weights.beta:
-                    learned = mean_where(nll * self._emphasis(output), where)
-                total = total + factor * weight * learned
-        return total, terms
+                total = sum_where(nll, where)
+                learned = total if emphasis is None else sum_where(nll * emphasis, where)
+                terms[f"{name}_{part}"] = LossTerm(total, learned, where.sum(), factor * weight)
+        return terms
 
     @torch.no_grad()
     def _emphasis(self, output: CandiOutput) -> Tensor:
@@ -82,29 +79,26 @@ class Model(Network):
     @torch.no_grad()
     def start_at_marginals(self, batches: Sequence[TrainingBatch]) -> None:
         """Set the heads' biases so that an untrained network predicts each assay's mean: count, signal, peak rate."""
+        targets = [batch.targets for batch in batches]
+        valid = torch.cat([each.valid for each in targets])  # (N, 3, A)
+        depth = torch.cat([batch.inputs.covariates_out[:, 0] for batch in batches])  # (N, A)
         for assay in range(len(self.config.assays)):
             counts, signal, peaks = (
-                torch.cat([getattr(batch.targets, name)[..., assay].flatten() for batch in batches])
-                for name in ("counts", "signal", "peaks")
+                torch.cat([getattr(each, name)[..., assay] for each in targets])[valid[:, layer, assay]].float()
+                for layer, name in enumerate(("counts", "signal", "peaks"))
             )
-            depth = torch.cat([batch.inputs.covariates_out[:, 0, assay] for batch in batches])
-            if counts.isfinite().any():
-                offset = (
-                    _finite_mean(depth) - DEPTH_CENTRE if self.config.depth_offset and depth.isfinite().any() else 0.0
-                )
-                self.count_decoder.head.bias[0, assay] = math.log(_finite_mean(counts) + 1e-3) - math.log(2) * offset
-            if signal.isfinite().any():
-                mean = max(_finite_mean(_transformed(signal)), 1e-2)
+            if len(counts):
+                known = depth[:, assay][depth[:, assay].isfinite()]
+                offset = float(known.mean()) - DEPTH_CENTRE if self.config.depth_offset and len(known) else 0.0
+                self.count_decoder.head.bias[0, assay] = math.log(float(counts.mean()) + 1e-3) - math.log(2) * offset
+            if len(signal):
+                mean = max(float(_transformed(signal).mean()), 1e-2)
                 self.signal_decoder.head.bias[0, assay] = math.log(math.expm1(mean))
-            if peaks.isfinite().any():
-                rate = min(max(_finite_mean(peaks), 1e-3), 1 - 1e-3)
+            if len(peaks):
+                rate = min(max(float(peaks.mean()), 1e-3), 1 - 1e-3)
                 self.peak_decoder.head.bias[0, assay] = math.log(rate / (1 - rate))
 
 
 def _transformed(signal: Tensor) -> Tensor:
     """Return arcsinh(-log10 p): the one place where a signal becomes what the network models."""
     return torch.arcsinh(signal)
-
-
-def _finite_mean(values: Tensor) -> float:
-    return float(values[values.isfinite()].mean())
