@@ -12,22 +12,22 @@ class LossTerm(NamedTuple):
     ----------
     total : the sum over valid entries that is reported, in nats
     learned : the sum that is minimised: the same, unless entries are weighted
-    count : how many valid entries there are, a scalar tensor
+    entries : how many valid entries there are, a scalar tensor
     weight : of the term's mean in the loss
     """
 
     total: Tensor
     learned: Tensor
-    count: Tensor
+    entries: Tensor
     weight: float
 
 
 def weighted_loss(terms: dict[str, LossTerm]) -> Tensor:
     """Return the sum of weight times mean over all terms; a term without any entry is 0."""
-    means = [term.weight * term.learned / term.count.clamp(min=1) for term in terms.values()]
+    means = [term.weight * term.learned / term.entries.clamp(min=1) for term in terms.values()]
     return sum(means[1:], means[0])
 
 
 def means(terms: dict[str, LossTerm]) -> dict[str, Tensor]:
     """Return the mean of each term over its valid entries, 0 where there is none."""
-    return {name: term.total / term.count.clamp(min=1) for name, term in terms.items()}
+    return {name: term.total / term.entries.clamp(min=1) for name, term in terms.items()}

@@ -6,7 +6,7 @@ import torch
 from scipy.special import gammaln
 from scipy.stats import bernoulli, nbinom, norm, poisson
 
-from candi_cli.model.candi.likelihood import gaussian_nll, sum_where, negative_binomial_nll, peak_nll
+from candi_cli.model.candi.likelihood import gaussian_nll, negative_binomial_nll, peak_nll, sum_where
 
 
 def nb_reference(y, log_mean, log_n):

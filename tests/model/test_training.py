@@ -124,5 +124,5 @@ def test_a_batch_without_masked_entries_has_no_imputation_loss(store_path):
         "count_imp": 0.0, "signal_imp": 0.0, "peak_imp": 0.0,
     }  # fmt: skip
     assert weighted_loss(loss).isfinite()
-    assert all(term.count == 0 for name, term in loss.items() if name.endswith("imp"))
+    assert all(term.entries == 0 for name, term in loss.items() if name.endswith("imp"))
     assert terms["count_obs"] > 0

@@ -203,7 +203,8 @@ class TrainingDataset:
         )
         valid = torch.stack([layer.isfinite().all(dim=1) for layer in targets[:3]], dim=1)  # (N, 3, A)
         targets[:3] = [layer.nan_to_num(0.0) for layer in targets[:3]]
-        return TrainingBatch(inputs, CandiTargets(*targets, valid))
+        counts_, signal, peaks, masked = targets
+        return TrainingBatch(inputs, CandiTargets(counts_, signal, peaks, masked, valid))
 
     def _sample(self, rng: np.random.Generator) -> tuple[NDArray[Any], ...]:
         corruption, length = self.corruption, self.config.context_bins
