@@ -117,9 +117,7 @@ def bin_experiment(experiment: Experiment, store: Store, options: Binning, *, th
         summary = _bin_reads(experiment, reads, store)
         covariates = measured_covariates(covariates, summary, genome_bp=sum(store.chromsizes.values()))
     if experiment.signal is not None:
-        resolution = store.rule.resolution
-        for chrom, values in read_signal(experiment.signal, store.chromsizes, resolution, aliases=options.aliases):
-            store.write(experiment.biosample, experiment.assay, "signal", chrom, values)
+        _bin_signal(experiment, experiment.signal, store, options.aliases)
     if experiment.peaks is not None:
         _bin_peaks(experiment, experiment.peaks, store, options.aliases)
     files = {name: getattr(experiment, name) for name in FILE_COLUMNS}
@@ -143,6 +141,12 @@ def _bin_reads(experiment: Experiment, reads: ReadCounter, store: Store) -> Read
             store.write(experiment.biosample, experiment.assay, "folds", chrom, folds)
         store.write_blocks(experiment.biosample, experiment.assay, chrom, blocks, BLOCK_BP)
     return reads.summary
+
+
+def _bin_signal(experiment: Experiment, path: Path, store: Store, aliases: Aliases) -> None:
+    for chrom, values, spans in read_signal(path, store.chromsizes, store.rule.resolution, aliases=aliases):
+        store.write(experiment.biosample, experiment.assay, "signal", chrom, values)
+        store.write_spans(experiment.biosample, experiment.assay, chrom, spans)
 
 
 def _bin_peaks(experiment: Experiment, path: Path, store: Store, aliases: Aliases) -> None:

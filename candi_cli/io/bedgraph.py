@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from candi_cli.errors import TrackError
 from candi_cli.genome import bin_count
+from candi_cli.io.bigwig import BinMeans
 from candi_cli.io.columns import LineError, Lines, read_lines
 
 _LONG_BINS = 1_000  # intervals of more bins are added bin by bin without a list of their bins
@@ -15,8 +16,8 @@ _LONG_BINS = 1_000  # intervals of more bins are added bin by bin without a list
 
 def read_bedgraph_means(
     path: Path, chromsizes: Mapping[str, int], resolution: int, *, chrom_of: Callable[[str], str | None]
-) -> Iterator[tuple[str, NDArray[np.float32]]]:
-    """Yield each chromosome of a bedGraph and the mean over the covered bases of each bin, 0 where none is covered.
+) -> Iterator[tuple[str, BinMeans]]:
+    """Yield each chromosome of a bedGraph, the mean over the covered bases of each bin, and which bins have any.
 
     Bases whose value is not finite are not covered. Values are -log10 p, or whatever the file holds.
 
@@ -114,9 +115,9 @@ class _Means:
         np.add.at(self._total, bins, bases * value[which])
         np.add.at(self._covered, bins, bases)
 
-    def finished(self) -> Iterator[tuple[str, NDArray[np.float32]]]:
+    def finished(self) -> Iterator[tuple[str, BinMeans]]:
         if self.chrom is not None:
             means = self._total / np.maximum(self._covered, 1)
             if np.abs(means).max(initial=0) > np.finfo(np.float32).max:
                 raise TrackError(f"{self.path}: a value on {self.name} is beyond float32 (3.4e38); correct it")
-            yield self.chrom, means.astype(np.float32)
+            yield self.chrom, BinMeans(means.astype(np.float32), self._covered > 0)

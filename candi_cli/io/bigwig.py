@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyBigWig
@@ -24,8 +24,19 @@ _BINS_AT_ONCE = 1 << 18
 _CLOSING_BYTES = 1 << 20
 
 
-def read_means(path: Path, chrom: str, length: int, resolution: int) -> NDArray[np.float32]:
-    """Return the mean over the covered bases of each bin; 0 where no base is covered.
+class BinMeans(NamedTuple):
+    """A track in bins: shape (n_bins,) each.
+
+    values : the mean over the covered bases of a bin, 0 where no base is covered
+    covered : whether any base of a bin is covered
+    """
+
+    values: NDArray[np.float32]
+    covered: NDArray[np.bool_]
+
+
+def read_means(path: Path, chrom: str, length: int, resolution: int) -> BinMeans:
+    """Return the mean over the covered bases of each bin, and which bins have any.
 
     Parameters
     ----------
@@ -39,7 +50,8 @@ def read_means(path: Path, chrom: str, length: int, resolution: int) -> NDArray[
     with _Reading(path) as track:
         found = track.chroms().get(chrom)
         if found is None:
-            return np.zeros(bin_count(length, resolution), dtype=np.float32)
+            n_bins = bin_count(length, resolution)
+            return BinMeans(np.zeros(n_bins, dtype=np.float32), np.zeros(n_bins, dtype=np.bool_))
         if found != length:
             raise TrackError(
                 f"{path}: {chrom} is {found:,} bp but {length:,} bp in the reads; use the same genome build for both"
@@ -52,7 +64,7 @@ def read_means(path: Path, chrom: str, length: int, resolution: int) -> NDArray[
             except RuntimeError as error:
                 raise TrackError(f"{path}: damaged at {chrom}:{start + 1:,}-{end:,}; fetch it again") from error
             pieces.append(_bin_means(values, resolution))
-    return np.concatenate(pieces)
+    return BinMeans(np.concatenate([piece.values for piece in pieces]), np.concatenate([p.covered for p in pieces]))
 
 
 def read_chroms(path: Path) -> dict[str, int]:
@@ -61,13 +73,14 @@ def read_chroms(path: Path) -> dict[str, int]:
         return dict(track.chroms())
 
 
-def _bin_means(values: NDArray[np.float32], resolution: int) -> NDArray[np.float32]:
+def _bin_means(values: NDArray[np.float32], resolution: int) -> BinMeans:
     padded = np.full(bin_count(len(values), resolution) * resolution, np.nan, dtype=np.float32)
     padded[: len(values)] = values
     rows = padded.reshape(-1, resolution)
     covered = np.isfinite(rows)
     total = np.where(covered, rows, 0).sum(axis=1, dtype=np.float64)
-    return (total / np.maximum(covered.sum(axis=1), 1)).astype(np.float32)
+    n_covered = covered.sum(axis=1)
+    return BinMeans((total / np.maximum(n_covered, 1)).astype(np.float32), n_covered > 0)
 
 
 class TrackWriter:

@@ -28,6 +28,7 @@ from candi_cli.store.chunks import ChunkedDataset, checksum_of, naming_failure, 
 FORMAT = "candi-store"
 FORMAT_VERSION = 2
 LAYERS = ("counts", "folds", "signal", "peaks")
+BLOCKS, SPANS = "blocks", "signal_spans"  # where reads start, and where a signal was measured
 ATTRIBUTES = ("covariates", "fold_depths", "origin", "sources")  # of an experiment
 _HEADER = ("candi_version", "command", "counting", "format", "format_version")
 DAMAGE: tuple[Any, ...] = (OSError, RuntimeError, KeyError, ValueError, TypeError, isal_zlib.error)
@@ -232,9 +233,15 @@ class Store:
     def write_blocks(self, biosample: str, assay: str, chrom: str, blocks: NDArray[np.uint32], block_bp: int) -> None:
         """Store how many reads start in each block of a chromosome."""
         with naming_failure(self._shown_as):
-            dataset = self.group(biosample, assay).create_dataset(f"blocks/{chrom}", data=blocks)
+            dataset = self.group(biosample, assay).create_dataset(f"{BLOCKS}/{chrom}", data=blocks)
             dataset.attrs["block_bp"] = block_bp
             dataset.attrs["crc32"] = np.uint32(isal_zlib.crc32(np.ascontiguousarray(blocks)))
+
+    def write_spans(self, biosample: str, assay: str, chrom: str, spans: NDArray[np.int64]) -> None:
+        """Store where on a chromosome an experiment's signal was measured: half-open intervals in bp, shape (K, 2)."""
+        with naming_failure(self._shown_as):
+            dataset = self.group(biosample, assay).create_dataset(f"{SPANS}/{chrom}", data=spans)
+            dataset.attrs["crc32"] = np.uint32(isal_zlib.crc32(np.ascontiguousarray(spans)))
 
     def describe(
         self,
@@ -285,10 +292,12 @@ class Store:
 
     def chroms_with_reads(self, biosample: str) -> list[str]:
         """Return the chromosomes on which any experiment of a biosample has reads, in genome order."""
+        return self.chroms_with(biosample, "counts")
+
+    def chroms_with(self, biosample: str, layer: str) -> list[str]:
+        """Return the chromosomes on which any experiment of a biosample has a layer, in genome order."""
         assays = self.assays(biosample)
-        return [
-            chrom for chrom in self.chromsizes if any(self.has(biosample, assay, "counts", chrom) for assay in assays)
-        ]
+        return [chrom for chrom in self.chromsizes if any(self.has(biosample, assay, layer, chrom) for assay in assays)]
 
     def has(self, biosample: str, assay: str, layer: str, chrom: str) -> bool:
         """Return whether an experiment has a layer on a chromosome."""
@@ -350,7 +359,7 @@ class Store:
         block_bp = 0
         with self.naming_damage(f"blocks of {biosample} on {chrom}"):
             for group in self.opened()["biosamples"][biosample].values():
-                dataset = group.get(f"blocks/{chrom}")
+                dataset = group.get(f"{BLOCKS}/{chrom}")
                 if dataset is not None:
                     covered = dataset[:] > 0
                     found = covered if found is None else found | covered
@@ -358,6 +367,20 @@ class Store:
         if found is None:
             return np.zeros(1, dtype=np.bool_), self.chromsizes[chrom]
         return found, block_bp
+
+    def signal_spans(self, biosample: str, assay: str, chrom: str) -> NDArray[np.int64]:
+        """Return where on a chromosome an experiment's signal was measured: sorted intervals in bp, shape (K, 2).
+
+        In a store that does not say so, it was measured on the whole of each chromosome that has one.
+        """
+        with self.naming_damage(f"{SPANS} of {biosample}/{assay} on {chrom}"):
+            group = self.group(biosample, assay)
+            if f"signal/{chrom}" not in group:
+                return np.zeros((0, 2), dtype=np.int64)
+            if SPANS not in group:
+                return np.array([[0, self.chromsizes[chrom]]], dtype=np.int64)
+            spans: NDArray[np.int64] = group[SPANS][chrom][:]
+        return spans
 
 
 def header_of(file: h5py.File) -> dict[str, Any]:

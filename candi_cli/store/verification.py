@@ -9,10 +9,9 @@ from isal import isal_zlib
 
 from candi_cli.genome import bin_count
 from candi_cli.store.chunks import checksum_of
-from candi_cli.store.file import ATTRIBUTES, DAMAGE, LAYERS, Store, header_of
+from candi_cli.store.file import ATTRIBUTES, BLOCKS, DAMAGE, LAYERS, SPANS, Store, header_of
 
-_BLOCKS = "blocks"
-_OF_READS = ("counts", "folds", _BLOCKS)
+_OF_READS = ("counts", "folds", BLOCKS)
 
 
 class Finding(NamedTuple):
@@ -46,7 +45,7 @@ def _verify_experiment(store: Store, biosample: str, assay: str) -> Iterator[Fin
     name = f"{biosample}/{assay}"
     with store.naming_damage(name):
         group = store.group(biosample, assay)
-        layers = {layer: sorted(group[layer]) for layer in (*LAYERS, _BLOCKS) if layer in group}
+        layers = {layer: sorted(group[layer]) for layer in (*LAYERS, BLOCKS, SPANS) if layer in group}
     fault = _attributes_fault(lambda: {key: group.attrs[key] for key in ATTRIBUTES}, group)
     yield Finding(name, fault or _missing(store, layers))
     whole: set[tuple[str, str]] = set()
@@ -75,6 +74,8 @@ def _missing(store: Store, layers: Mapping[str, Sequence[str]]) -> str | None:
     needed = {layer: with_reads for layer in _OF_READS if layer in layers or (with_reads and layer != "folds")}
     if "peaks" in layers:
         needed["peaks"] = set(store.chromsizes)
+    if SPANS in layers:  # which stores of the first versions lack
+        needed |= {SPANS: set(layers.get("signal", ())), "signal": set(layers[SPANS])}
     for layer, chroms in needed.items():
         if missing := sorted(chroms - set(layers.get(layer, ()))):
             return f"lacks {layer} of {', '.join(missing)}"
@@ -87,6 +88,8 @@ def _dataset_fault(store: Store, group: h5py.Group, layer: str, chrom: str) -> s
         if chrom not in store.chromsizes:
             return "is of a chromosome that the genome does not have"
         length = store.chromsizes[chrom]
+        if layer == SPANS:
+            return _spans_fault(dataset, length)
         n_bins = store.n_bins(chrom) if layer in LAYERS else bin_count(length, int(dataset.attrs["block_bp"]))
         if dataset.shape[-1:] != (n_bins,):
             return f"has {dataset.shape[-1]:,} bins, the grid {n_bins:,}"
@@ -97,6 +100,20 @@ def _dataset_fault(store: Store, group: h5py.Group, layer: str, chrom: str) -> s
             return "does not match its checksum"
     except DAMAGE as error:
         return f"cannot be read ({_first_line(error)})"
+    return None
+
+
+def _spans_fault(dataset: h5py.Dataset, length: int) -> str | None:
+    spans = dataset[()]
+    if isal_zlib.crc32(np.ascontiguousarray(spans)) != int(dataset.attrs["crc32"]):
+        return "does not match its checksum"
+    bounds = spans.reshape(-1)
+    if (
+        spans.shape[1:] != (2,)
+        or (np.diff(bounds) <= 0).any()
+        or (len(bounds) and not 0 <= bounds[0] < bounds[-1] <= length)
+    ):
+        return "holds no sorted intervals of the chromosome"
     return None
 
 

@@ -23,7 +23,7 @@ Interval = tuple[int, int, float]
 
 def means(path: Path, resolution: int = 25, sizes: dict[str, int] = SIZES) -> dict[str, np.ndarray]:
     found: dict[str, np.ndarray] = {}
-    for chrom, values in read_bedgraph_means(
+    for chrom, (values, _) in read_bedgraph_means(
         path, sizes, resolution, chrom_of=lambda name: name if name in sizes else None
     ):
         assert chrom not in found

@@ -106,10 +106,10 @@ def test_the_track_does_not_depend_on_how_many_bins_are_held(tmp_path, rng, monk
         ("chr1", start, min(start + 75, 1_010), values[start // 25 : start // 25 + 3]) for start in range(0, 1_010, 75)
     ]
     whole = intervals(write_track(tmp_path / "whole.bw", ("chr1", 0, 1_010, values)), "chr1")
-    means = read_means(tmp_path / "whole.bw", "chr1", 1_010, 40)
+    means = read_means(tmp_path / "whole.bw", "chr1", 1_010, 40).values
     monkeypatch.setattr(bigwig, "_BINS_AT_ONCE", bins_at_once)
     assert intervals(write_track(tmp_path / "pieces.bw", *pieces), "chr1") == whole
-    np.testing.assert_array_equal(read_means(tmp_path / "whole.bw", "chr1", 1_010, 40), means)
+    np.testing.assert_array_equal(read_means(tmp_path / "whole.bw", "chr1", 1_010, 40).values, means)
 
 
 @pytest.mark.parametrize("value", [1e5, 123_456.0, 9.996e9, 1e30, 3.4e38, 1.234e-5, 1e-30, -7.777])
@@ -170,7 +170,7 @@ def test_the_mean_of_a_bin_is_that_of_its_covered_bases(tmp_path_factory, spans,
         np.nanmean(part) if np.isfinite(part := bases[first : first + resolution]).any() else 0
         for first in range(0, length, resolution)
     ]
-    means = read_means(path, "chr1", length, resolution)
+    means = read_means(path, "chr1", length, resolution).values
     assert means.dtype == np.float32
     np.testing.assert_allclose(means, expected, rtol=1e-5, atol=1e-5)
 
@@ -182,7 +182,7 @@ def test_the_means_of_the_test_data_are_what_pybigwig_says_of_each_bin(resolutio
             track.stats("chr2", start, min(start + resolution, 120_000), type="mean", exact=True)[0]
             for start in range(0, 120_000, resolution)
         ]
-    np.testing.assert_allclose(read_means(SIGNAL, "chr2", 120_000, resolution), expected, rtol=1e-5)
+    np.testing.assert_allclose(read_means(SIGNAL, "chr2", 120_000, resolution).values, expected, rtol=1e-5)
 
 
 @pytest.mark.real_data
@@ -192,7 +192,7 @@ def test_the_means_of_a_real_track_are_those_of_its_values():
         length = track.chroms()["chr21"]
         bases = np.nan_to_num(track.values("chr21", 30_000_000, 30_100_000, numpy=True)).reshape(-1, 25)
         covered = np.isfinite(track.values("chr21", 30_000_000, 30_100_000, numpy=True)).reshape(-1, 25)
-    means = read_means(path, "chr21", length, 25)
+    means = read_means(path, "chr21", length, 25).values
     assert len(means) == -(-length // 25)
     expected = bases.sum(axis=1, dtype=float) / np.maximum(covered.sum(axis=1), 1)
     assert expected.any()
@@ -200,7 +200,7 @@ def test_the_means_of_a_real_track_are_those_of_its_values():
 
 
 def test_a_chromosome_that_is_not_in_the_track_is_all_zero():
-    assert read_means(SIGNAL, "chrX", 130, 25).tolist() == [0] * 6
+    assert read_means(SIGNAL, "chrX", 130, 25).values.tolist() == [0] * 6
 
 
 def test_the_chromosomes_are_those_of_the_genome():

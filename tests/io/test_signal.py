@@ -23,7 +23,7 @@ HG38 = {"chr21": 46_709_983, "chr22": 50_818_468}
 
 def read(path: Path, sizes: dict[str, int] = SIZES, resolution: int = 25, **options: Any) -> dict[str, np.ndarray]:
     pairs = list(read_signal(path, sizes, resolution, **options))
-    found = dict(pairs)
+    found = {chrom: values for chrom, values, _ in pairs}
     assert len(found) == len(pairs), "a chromosome comes twice"
     return found
 
@@ -169,3 +169,19 @@ def test_two_names_of_one_chromosome_are_refused(tmp_path):
     (tmp_path / "a").write_text("chr21\t0\t25\t1\n21\t25\t50\t2\n")
     with pytest.raises(GenomeError, match=r"both chr21|chr21 or 21|21 or chr21"):
         list(read_signal(tmp_path / "a", HG38, 25))
+
+
+@pytest.mark.parametrize("kind", ["bigwig", "bedgraph"])
+def test_a_signal_was_measured_between_gaps_of_more_than_100_kb(tmp_path, kind):
+    starts = [110, 60_000, 160_025, 260_050, 401_000, 999_990]
+    sizes = {"chr1": 1_000_000, "chr2": 500}
+    path = tmp_path / "gaps.bw"
+    with pyBigWig.open(str(path), "w") as track:
+        track.addHeader(list(sizes.items()))
+        track.addEntries(["chr1"] * len(starts), starts, ends=[start + 10 for start in starts], values=[1.0] * 6)
+    if kind == "bedgraph":
+        path = as_bedgraph(path, tmp_path / "gaps.bedgraph", ["chr1"])
+    spans = {chrom: found for chrom, _, found in read_signal(path, sizes, 25)}
+    # in whole bins; the gaps are of 60 kb, 100 kb, 100 kb, 141 kb and 599 kb
+    assert spans["chr1"].tolist() == [[100, 260_075], [401_000, 401_025], [999_975, 1_000_000]]
+    assert "chr2" not in spans or spans["chr2"].shape == (0, 2)
