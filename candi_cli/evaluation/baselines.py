@@ -1,0 +1,171 @@
+"""What a model must beat: predictors that know nothing but one assay's marginal, its own input, or other biosamples.
+
+The two predictors of counts are negative binomial, and fitted to training counts by likelihood, so that a model is
+compared with them in nats. `log_depth` is the natural log of an experiment's depth in any unit, the same when fitting
+as when predicting; it may be given for each entry.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.optimize import minimize
+from scipy.special import digamma
+
+from candi_cli.evaluation.distributions import negative_binomial_log_pmf
+
+Array = NDArray[np.float64]
+LOG_DISPERSION_BOUNDS = (-10.0, 12.0)
+_LOG_PSEUDO_COUNT_BOUNDS = (-14.0, 14.0)
+
+
+class Marginal(NamedTuple):
+    """The same distribution in every bin, at a mean that is proportional to depth.
+
+    Attributes
+    ----------
+    log_rate : natural log of reads per bin at a log depth of 0
+    log_dispersion : natural log of n
+    """
+
+    log_rate: float
+    log_dispersion: float
+
+    def log_mean(self, log_depth: ArrayLike = 0.0) -> Array:
+        """Return the log of the expected reads per bin at a depth."""
+        return self.log_rate + np.asarray(log_depth, dtype=np.float64)
+
+    def log_likelihood(self, counts: ArrayLike, log_depth: ArrayLike = 0.0) -> Array:
+        """Return the log-likelihood of each count, in nats."""
+        return negative_binomial_log_pmf(counts, self.log_mean(log_depth), self.log_dispersion)
+
+
+class ScaledTrack(NamedTuple):
+    """A track, such as the thinned input itself, taken for the expected counts: (track + pseudo-count) * ratio.
+
+    Attributes
+    ----------
+    pseudo_count : in the units of the track
+    log_dispersion : natural log of n
+    """
+
+    pseudo_count: float
+    log_dispersion: float
+
+    def log_mean(self, track: ArrayLike, log_ratio: ArrayLike = 0.0) -> Array:
+        """Return the log of the expected reads per bin.
+
+        Parameters
+        ----------
+        track : >= 0; log_ratio : natural log of the depth of what is predicted over that of the track
+        """
+        return np.log(np.asarray(track, dtype=np.float64) + self.pseudo_count) + np.asarray(log_ratio)
+
+    def log_likelihood(self, counts: ArrayLike, track: ArrayLike, log_ratio: ArrayLike = 0.0) -> Array:
+        """Return the log-likelihood of each count, in nats."""
+        return negative_binomial_log_pmf(counts, self.log_mean(track, log_ratio), self.log_dispersion)
+
+
+def fit_marginal(counts: ArrayLike, log_depth: ArrayLike = 0.0) -> Marginal:
+    """Fit the marginal of one assay by maximum likelihood.
+
+    An assay without any read gets the rate of half a read in all of its bins.
+
+    Parameters
+    ----------
+    counts : shape (K,), training counts of bins; log_depth : of each, or of all
+    """
+    (y, offset), weight = _tally(counts, log_depth)
+    reads, exposure = float((weight * y).sum()), float((weight * np.exp(offset)).sum())
+    half_a_read = float(np.log(0.5 / exposure))
+    start = float(np.log(max(reads, 0.5) / exposure))
+
+    def predict(log_rate: float) -> tuple[Array, Array]:
+        return log_rate + offset, np.ones_like(offset)
+
+    return Marginal(*_maximise(y, weight, predict, start, (half_a_read, start + 30)))
+
+
+def fit_scaled_track(counts: ArrayLike, track: ArrayLike, log_ratio: ArrayLike = 0.0) -> ScaledTrack:
+    """Fit pseudo-count and dispersion of a track that is to predict counts, by maximum likelihood.
+
+    Parameters
+    ----------
+    counts : shape (K,), training counts of bins; track : shape (K,), >= 0, what predicts them
+    log_ratio : natural log of the depth of the counts over that of the track, of each or of all
+    """
+    (y, base, offset), weight = _tally(counts, track, log_ratio)
+
+    def predict(log_pseudo_count: float) -> tuple[Array, Array]:
+        mean = base + np.exp(log_pseudo_count)
+        return np.log(mean) + offset, np.exp(log_pseudo_count) / mean
+
+    start = float(np.log(0.1 * np.average(base, weights=weight) + 1e-3))
+    log_pseudo_count, log_dispersion = _maximise(y, weight, predict, start, _LOG_PSEUDO_COUNT_BOUNDS)
+    return ScaledTrack(float(np.exp(log_pseudo_count)), log_dispersion)
+
+
+def mean_of_others(tracks: ArrayLike) -> Array:
+    """Return for each biosample the mean of the tracks of all others, in each bin.
+
+    Parameters
+    ----------
+    tracks : shape (B, ...), NaN where a biosample was not measured
+
+    Returns
+    -------
+    shape (B, ...), NaN where no other biosample was measured
+    """
+    tracks = np.asarray(tracks, dtype=np.float64)
+    measured = np.isfinite(tracks)
+    known = np.where(measured, tracks, 0.0)
+    means = np.full(tracks.shape, np.nan)
+    for row in range(len(tracks)):  # not by subtraction from the total: no trace of the own value may be left
+        others = np.arange(len(tracks)) != row
+        n = measured[others].sum(axis=0)
+        means[row] = np.where(n > 0, known[others].sum(axis=0) / np.maximum(n, 1), np.nan)
+    return means
+
+
+def _tally(*columns: ArrayLike) -> tuple[list[Array], Array]:
+    """Return the distinct rows of equally long columns, and how often each occurs."""
+    arrays = [part.ravel() for part in np.broadcast_arrays(*(np.asarray(each, np.float64) for each in columns))]
+    if not len(arrays[0]):
+        raise ValueError("no training counts to fit to")
+    code = np.zeros(len(arrays[0]), dtype=np.int64)
+    for array in arrays:
+        values, number = np.unique(array, return_inverse=True)
+        _, code = np.unique(code * len(values) + number, return_inverse=True)
+    _, first, weight = np.unique(code, return_index=True, return_counts=True)
+    return [array[first] for array in arrays], weight.astype(np.float64)
+
+
+def _maximise(
+    y: Array,
+    weight: Array,
+    predict: Callable[[float], tuple[Array, Array]],
+    start: float,
+    bounds: tuple[float, float],
+) -> tuple[float, float]:
+    """Return the parameter of `predict` and the log dispersion at which the weighted log-likelihood of y is highest.
+
+    predict : parameter -> log mean of each entry, and its derivative by the parameter
+    """
+
+    share = weight / weight.sum()
+
+    def loss(parameters: Array) -> tuple[float, Array]:
+        location, log_n = (float(parameter) for parameter in parameters)
+        log_mean, slope = predict(location)
+        mean, n = np.exp(log_mean), np.exp(log_n)
+        by_mean = (y - mean) * n / (n + mean) * slope
+        by_dispersion = n * (digamma(n + y) - digamma(n) - np.log1p(mean / n) + (mean - y) / (n + mean))
+        value = negative_binomial_log_pmf(y, log_mean, log_n)
+        # not `@`: many threads for a sum this small cost more than they save
+        total, *gradient = ((share * term).sum() for term in (value, by_mean, by_dispersion))
+        return -float(total), -np.array(gradient)
+
+    best = minimize(loss, (start, 0.0), jac=True, method="L-BFGS-B", bounds=(bounds, LOG_DISPERSION_BOUNDS))
+    location, log_dispersion = best.x
+    return float(location), float(log_dispersion)
