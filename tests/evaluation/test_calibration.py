@@ -116,7 +116,7 @@ def test_a_perfect_gaussian_is_calibrated_by_both_instruments(rng):
     mean, sd = rng.normal(size=N), rng.uniform(0.1, 3, N)
     cumulative = gaussian_cdf(rng.normal(mean, sd), mean, sd)
     assert pit_error(cumulative) < 0.003
-    np.testing.assert_allclose(coverage(critical_levels(cumulative)), INTERVAL_LEVELS, atol=0.005)
+    np.testing.assert_allclose(coverage(critical_levels(cumulative)), INTERVAL_LEVELS, atol=0.008)
 
 
 def test_a_gaussian_three_times_too_wide_is_caught(rng):
