@@ -35,6 +35,10 @@ class ModelError(CandiError):
     """A model file that cannot be used for what was asked."""
 
 
+class ProcessError(CandiError):
+    """One of several processes ended, so that the others cannot go on."""
+
+
 class OutputError(CandiError):
     """An output that cannot be written where it was asked for."""
 
