@@ -14,7 +14,7 @@ from pathlib import Path
 import click
 
 from candi_cli import __version__
-from candi_cli.commands import BROKEN_PIPE, INTERRUPTED, TERMINATED, candi
+from candi_cli.commands import BROKEN_PIPE, INTERRUPTED, STOPPED, TERMINATED, candi
 
 FOLDER = Path(__file__).parent
 EXIT_STATUS = {
@@ -22,8 +22,10 @@ EXIT_STATUS = {
     1: "The data cannot be used, or a file cannot be read or written; one line on stderr for each problem says why.",
     2: "Wrong usage: an unknown option, a value out of range, or options that contradict each other.",
     INTERRUPTED: "Interrupted by Ctrl-C; no half-written output is left.",
+    STOPPED: "Training was stopped by SIGUSR1 and saved a checkpoint first.",
     BROKEN_PIPE: "The reader of stdout went away.",
-    TERMINATED: "Ended by SIGTERM, as batch systems send at a time limit; no half-written output is left.",
+    TERMINATED: "Ended by SIGTERM, as batch systems send at a time limit; no half-written output is left. "
+    "Training saves a checkpoint first.",
 }
 # what the lines do, and the lines; a test parses each of them
 EXAMPLES: Mapping[str, Mapping[str, str]] = {

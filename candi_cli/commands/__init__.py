@@ -16,7 +16,7 @@ from candi_cli.errors import CandiError
 
 COMMANDS = ("sheet", "bin", "info", "downsample", "train", "denoise")
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
-INTERRUPTED, BROKEN_PIPE, TERMINATED = 130, 141, 143
+INTERRUPTED, STOPPED, BROKEN_PIPE, TERMINATED = 130, 138, 141, 143
 
 
 class _Commands(click.Group):
@@ -38,7 +38,8 @@ class _Commands(click.Group):
 def candi(ctx: click.Context) -> None:
     """Turn sequencing reads into denoised epigenomic tracks with calibrated uncertainty.
 
-    Exit codes: 0 done, 1 data or I/O, 2 usage, 130 interrupted, 141 broken pipe.
+    Exit codes: 0 done, 1 data or I/O, 2 usage, 130 interrupted, 138 stopped by SIGUSR1, 141 broken pipe, 143 stopped
+    by SIGTERM.
     """
     console.command = f"candi {ctx.invoked_subcommand}"
 

@@ -27,6 +27,7 @@ class Checkpoints:
     settings : what the result depends on, by the name that a user knows it by; a checkpoint of others is refused
     steps, seconds : how often to save; 0 for never
     resume : the checkpoint to go on from; None starts anew
+    resumed_at : the number of steps that were done when it was loaded
     """
 
     path: Path
@@ -34,6 +35,7 @@ class Checkpoints:
     steps: int = 0
     seconds: float = 0.0
     resume: Path | None = None
+    resumed_at: int = 0
     _saved_at: float = field(default_factory=time.monotonic)
 
     def load(self) -> State | None:
@@ -59,6 +61,7 @@ class Checkpoints:
                 f"{self.resume}: made with other settings ({'; '.join(different)}); "
                 "give those, or start anew with --resume never"
             )
+        self.resumed_at = int(state["step"])
         return state
 
     def due(self, step: int, *, reported: bool) -> bool:

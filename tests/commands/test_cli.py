@@ -74,17 +74,27 @@ def test_a_closed_pipe_ends_help_with_141():
     assert process.returncode == 141
 
 
-@pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_an_interrupted_training_leaves_nothing_behind(store_path, tmp_path, sent, code):
+@pytest.mark.parametrize(
+    ("sent", "code", "left"),
+    [
+        (signal.SIGINT, 130, []),
+        (signal.SIGTERM, 143, ["model.checkpoint"]),
+        (signal.SIGUSR1, 138, ["model.checkpoint"]),
+    ],
+)
+def test_an_interrupted_training_leaves_no_model_and_a_stopped_one_its_checkpoint(
+    store_path, tmp_path, sent, code, left
+):
     output = tmp_path / "model.safetensors"
-    options = ["--preset", "tiny", "--steps", "100000", "-o", str(output)]
+    options = ["--preset", "tiny", "--steps", "100000", "--log-every", "100000", "-o", str(output)]
     with subprocess.Popen([*CANDI, "train", str(store_path), *options], stderr=subprocess.PIPE, text=True) as process:
         assert "parameters" in process.stderr.readline()
         time.sleep(0.5)
         process.send_signal(sent)
-        process.communicate(timeout=60)
+        told = process.communicate(timeout=60)[1]
     assert process.returncode == code
-    assert list(tmp_path.iterdir()) == []
+    assert [path.name for path in tmp_path.iterdir()] == left
+    assert ("--resume auto" in told) == bool(left)
 
 
 def test_an_interrupted_binning_leaves_nothing_but_the_experiments_that_are_finished(tmp_path):

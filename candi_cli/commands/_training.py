@@ -1,0 +1,194 @@
+"""One training as `candi train` was asked for: its data, its network, and what is told of it."""
+
+import hashlib
+import json
+from contextlib import ExitStack
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from candi_cli.commands import command_line
+from candi_cli.commands._cohort import Cohort, open_cohort
+from candi_cli.commands._console import console
+from candi_cli.commands._output import check_writable
+from candi_cli.commands._signals import Stop
+from candi_cli.commands._train_log import Log
+from candi_cli.commands._train_options import TrainOptions
+from candi_cli.errors import RequestError
+from candi_cli.model import ModelCard
+from candi_cli.model.board import Board
+from candi_cli.model.candi import Corruption, LossWeights, Model, TrainingDataset
+from candi_cli.model.device import Device
+from candi_cli.model.distributed import Processes
+from candi_cli.model.resume import Checkpoints
+from candi_cli.model.training import Progress, Schedule, fit
+from candi_cli.store import Store
+
+SCORED_BATCHES = 8
+
+
+class Training:
+    """Stores, network and files of one training.
+
+    Attributes
+    ----------
+    network : what is trained
+    checkpoint : the path of its state
+    """
+
+    def __init__(self, chosen: TrainOptions, stack: ExitStack, processes: Processes, device: Device) -> None:
+        self.chosen, self.processes, self.device = chosen, processes, device
+        self.corruption = Corruption(
+            mask_assays=chosen.mask_assays, mask_loci=chosen.mask_loci, thin=chosen.thin,
+            drop_sequence=chosen.drop_sequence,
+        )  # fmt: skip
+        self.weights = LossWeights(**chosen.loss_weights)
+        self.precision = chosen.precision
+        if self.precision == "auto":
+            self.precision = "bf16" if device.type == "cuda" else "float32"
+        self.checkpoint = chosen.sibling(".checkpoint")
+        self.log_path = chosen.log or chosen.sibling(".log.tsv")
+        for path in (self.checkpoint, self.log_path):
+            check_writable(path, inputs=(*chosen.stores, chosen.output))
+        self.cohort = _open(chosen, stack)
+        self.network = Model(self.cohort.config, self.weights)
+        self.n_parameters = sum(parameter.numel() for parameter in self.network.parameters())
+        self.history: list[Progress] = []
+        self.last: Progress | None = None
+
+    def run(self, stop: Stop) -> None:
+        """Train the network; raise TrainingStopped when asked to stop."""
+        chosen, cohort = self.chosen, self.cohort
+        n_assays = len(cohort.config.assays)
+        console.log(f"{chosen.preset}: {self.n_parameters:,} parameters, {n_assays} assays, on {self._where()}")
+        dataset = partial(
+            TrainingDataset, cohort.config,
+            corruption=self.corruption, batch_size=chosen.batch_size, sequences=cohort.sequences,
+        )  # fmt: skip
+        training = dataset(cohort.training, seed=chosen.seed)
+        held_out = dataset(cohort.held_out, seed=chosen.seed + 1) if cohort.held_out else None
+        checkpoints = self._checkpoints()
+        if checkpoints.resume is None:
+            self.network.start_at_marginals([training.batch(step) for step in range(SCORED_BATCHES)])
+        else:
+            console.log(f"going on from {checkpoints.resume}")
+        with console.progress("training", chosen.steps, "steps") as advance:
+            tell = _Teller(self, checkpoints, advance)
+            self.history = fit(
+                self.network, training, self._schedule(),
+                device=self.device, precision=self.precision, compiled=self._compiled(), seed=chosen.seed,
+                processes=self.processes, checkpoints=checkpoints, stopped=stop,
+                held_out=[held_out.batch(step) for step in range(SCORED_BATCHES)] if held_out else (),
+                score_every=chosen.score_every, report_every=chosen.log_every, patience=chosen.patience, on_step=tell,
+            )  # fmt: skip
+
+    def card(self) -> ModelCard:
+        """Return the card of the trained network."""
+        settings = {name.replace("-", "_"): value for name, value in self._settings().items()}
+        if self.last:
+            settings["steps_done"] = self.last.step
+            settings["batches_without_entries"] = {name: n for name, n in self.last.without.items() if n}
+        return self.cohort.card(
+            corruption=self.corruption, weights=self.weights, history=self.history, n_parameters=self.n_parameters,
+            settings={**settings, "command": command_line()},
+        )  # fmt: skip
+
+    def _settings(self) -> dict[str, Any]:
+        return {**self.chosen.settings(), "precision": self.precision}
+
+    def _fingerprint(self) -> dict[str, Any]:
+        """Return what a checkpoint has to agree with: the settings, and what they find in the stores."""
+        found = json.dumps([self.cohort.data, asdict(self.cohort.config)], sort_keys=True, default=str)
+        return {**self._settings(), "digest of the data": hashlib.sha256(found.encode()).hexdigest()[:16]}
+
+    def _schedule(self) -> Schedule:
+        chosen = self.chosen
+        return Schedule(
+            chosen.steps, learning_rate=chosen.learning_rate, optimiser=chosen.optimizer,
+            weight_decay=chosen.weight_decay, warmup=chosen.warmup, clip_norm=chosen.clip_norm,
+            average=chosen.weight_average,
+        )  # fmt: skip
+
+    def _checkpoints(self) -> Checkpoints:
+        resume: Path | None = None
+        if self.chosen.resume == "auto":
+            resume = self.checkpoint if self.checkpoint.exists() else None
+        elif self.chosen.resume != "never":
+            resume = Path(self.chosen.resume)
+        steps, seconds = self.chosen.checkpoint_every
+        return Checkpoints(self.checkpoint, self._fingerprint(), steps=steps, seconds=seconds, resume=resume)
+
+    def _compiled(self) -> bool:
+        if self.chosen.compiled and self.device.type == "cpu":
+            console.warn("--compile: is for GPUs; the network runs as it is on the CPU")
+            return False
+        return self.chosen.compiled
+
+    def _where(self) -> str:
+        n = self.processes.world_size
+        return f"{self.device}" if n == 1 else f"{n} processes, {self.device.type}"
+
+
+class _Teller:
+    """Writes each report to the log, to TensorBoard and to the console."""
+
+    def __init__(self, training: Training, checkpoints: Checkpoints, advance: Any) -> None:
+        self.training, self.checkpoints, self.advance = training, checkpoints, advance
+        self._shown = 0
+        self._writers: list[Log | Board] = []
+
+    def __call__(self, progress: Progress) -> None:
+        self.training.last = progress
+        if not self.training.processes.first:
+            return
+        if not self._shown:
+            self._open()
+        values = row(progress)
+        for writer in self._writers:
+            writer.write(values)
+        self.advance(progress.step - self._shown, note(progress))
+        self._shown = progress.step
+
+    def _open(self) -> None:
+        """Make the files now that it is known which step is the first."""
+        keep_until, chosen = self.checkpoints.resumed_at, self.training.chosen
+        self._writers = [Log(self.training.log_path, keep_until=keep_until)]
+        if chosen.tensorboard:
+            self._writers.append(Board(chosen.tensorboard, keep_until=keep_until))
+
+
+def row(progress: Progress) -> dict[str, Any]:
+    """Return a report as columns of the log."""
+    return {
+        "step": progress.step,
+        "learning_rate": progress.learning_rate,
+        "loss": progress.loss,
+        **progress.terms,
+        "grad_norm": progress.grad_norm,
+        "windows_per_second": round(progress.windows_per_second, 2),
+        "memory_mb": round(progress.memory_bytes / 1e6, 1),
+        **{f"without_{name}": n for name, n in progress.without.items()},
+        **{f"held_out_{name}": value for name, value in (progress.held_out or {}).items()},
+    }
+
+
+def note(progress: Progress) -> str:
+    """Return a report in a few words."""
+    terms = " ".join(f"{name} {value:.3f}" for name, value in progress.terms.items())
+    held_out = f"held-out {progress.held_out['loss']:.4f}, " if progress.held_out else ""
+    return (
+        f"{held_out}loss {progress.loss:.4f} ({terms}), {progress.windows_per_second:,.0f} windows/s, "
+        f"{progress.memory_bytes / 1e9:.1f} GB"
+    )
+
+
+def _open(chosen: TrainOptions, stack: ExitStack) -> Cohort:
+    if chosen.resume not in ("auto", "never") and not Path(chosen.resume).is_file():
+        raise RequestError(f"--resume {chosen.resume}: no such checkpoint; give auto, never or a file")
+    opened = [stack.enter_context(Store.open(path)) for path in chosen.stores]
+    return open_cohort(
+        opened, stack,
+        preset=chosen.preset, regions=chosen.regions, valid_regions=chosen.valid_regions,
+        test_chroms=chosen.test_chroms, blacklist=chosen.blacklist, reference=chosen.reference,
+    )  # fmt: skip
