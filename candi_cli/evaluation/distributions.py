@@ -16,6 +16,7 @@ from scipy.special import betainc, betaincc, expit, gammaln, log_ndtr, ndtr
 
 Array = NDArray[np.float64]
 _STIRLING_FROM = 100.0  # there gammaln still has 13 digits, and two terms of its series have as many
+_SUMMED_TO = 64  # counts to which adding up probabilities is faster than the incomplete beta function
 _HALF_LOG_TAU = 0.5 * math.log(2 * math.pi)
 
 
@@ -59,11 +60,33 @@ def negative_binomial_cdf(counts: ArrayLike, log_mean: ArrayLike, log_dispersion
     log_mean, log_dispersion : natural logs, of reads per bin and of n
     """
     y, log_mean, log_dispersion = np.broadcast_arrays(*_floats(counts, log_mean, log_dispersion))
-    probability = np.exp(negative_binomial_log_pmf(y, log_mean, log_dispersion))
-    at = probability.copy()  # F(0) = P(0): most bins of most tracks need nothing more
-    some = y > 0
-    at[some] = _beta_cdf(y[some], np.exp(log_dispersion[some]), log_mean[some] - log_dispersion[some])
+    at, probability = np.empty(y.shape), np.empty(y.shape)
+    few = y <= _SUMMED_TO
+    at[few], probability[few] = _summed(y[few], np.exp(log_dispersion[few]), log_mean[few] - log_dispersion[few])
+    y, log_mean, log_dispersion = y[~few], log_mean[~few], log_dispersion[~few]
+    at[~few] = _beta_cdf(y, np.exp(log_dispersion), log_mean - log_dispersion)
+    probability[~few] = np.exp(negative_binomial_log_pmf(y, log_mean, log_dispersion))
     return Cumulative(np.clip(at - probability, 0, 1), np.clip(at, 0, 1))
+
+
+def _summed(y: Array, n: Array, log_ratio: Array) -> tuple[Array, Array]:
+    """Return P(Y <= y) and P(Y = y) by the recurrence P(k + 1) = P(k) (n + k) / (k + 1) (1 - p), from P(0) = p^n.
+
+    Sorted by falling y, the entries that a step is still needed for come first.
+    """
+    order = np.argsort(_SUMMED_TO - y.astype(np.uint8), kind="stable")
+    n, rest = n[order], expit(log_ratio[order])
+    needed = len(y) - np.searchsorted(y[order][::-1], np.arange(_SUMMED_TO), side="right")
+    term = np.exp(-n * np.logaddexp(0, log_ratio[order]))
+    total, last = term.copy(), np.empty(len(y))
+    for k, left in enumerate(needed):
+        last[left : len(term)] = term[left:]
+        term = term[:left] * (n[:left] + k) * rest[:left] / (k + 1)
+        total[:left] += term
+    last[: len(term)] = term
+    at, probability = np.empty(len(y)), np.empty(len(y))
+    at[order], probability[order] = total, last
+    return at, probability
 
 
 def _beta_cdf(y: Array, n: Array, log_ratio: Array) -> Array:

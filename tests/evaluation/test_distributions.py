@@ -74,6 +74,24 @@ def test_cdf_equals_scipy(mixed):
     assert ((below >= 0) & (below <= at) & (at <= 1)).all()
 
 
+def test_cdf_has_no_seam_where_its_method_changes(rng):
+    y = np.arange(55, 75)
+    for log_mean, log_n in [(4.1, -1), (4.1, 3), (4.1, 9), (6.5, 12), (-3, 2)]:
+        below, at = negative_binomial_cdf(y, log_mean, log_n)
+        np.testing.assert_allclose(below[1:], at[:-1], atol=1e-12)
+        np.testing.assert_allclose(at - below, np.exp(negative_binomial_log_pmf(y, log_mean, log_n)), atol=1e-12)
+
+
+def test_cdf_keeps_the_shape_and_order_of_its_counts(rng):
+    y, log_mean = rng.integers(0, 200, (3, 4, 5)), rng.normal(3, 1, (4, 5))
+    below, at = negative_binomial_cdf(y, log_mean, 0.5)
+    assert at.shape == below.shape == (3, 4, 5)
+    for index in np.ndindex(3, 4, 5):
+        single = negative_binomial_cdf(y[index], log_mean[index[1:]], 0.5)
+        assert single.at == pytest.approx(at[index], abs=1e-14)
+        assert single.below == pytest.approx(below[index], abs=1e-14)
+
+
 def test_geometric_counts_have_a_closed_form():
     y, mean = np.arange(50), 3.0
     below, at = negative_binomial_cdf(y, np.log(mean), 0.0)
