@@ -6,7 +6,9 @@ import pytest
 import torch
 
 from candi_cli.covariates import PLATFORMS, Covariates, encode
-from candi_cli.model.candi.network import MASKED, MISSING, NO_SEQUENCE, OBSERVED, CandiBatch, Config, Network, preset
+from candi_cli.model.candi.config import Config, preset
+from candi_cli.model.candi.network import MASKED, MISSING, NO_SEQUENCE, OBSERVED, CandiBatch, Network
+from candi_cli.model.candi.smoothing import LEVEL_SD, smooth
 
 ASSAYS = ("H3K27me3", "H3K36me3", "H3K4me3")
 COVARIATES = Covariates(depth=20e6, read_length=50, run_type="paired-ended", platform=PLATFORMS[5], span_bp=3e9)
@@ -90,7 +92,7 @@ def test_masked_missing_and_zero_give_different_latents():
             assert (one - other).abs().max() > 1e-3
 
 
-@pytest.mark.parametrize("kernels", [(), (0.0, 4.0)])
+@pytest.mark.parametrize("levels", [0, 2])
 @pytest.mark.parametrize(
     "changed",
     [
@@ -99,8 +101,8 @@ def test_masked_missing_and_zero_give_different_latents():
     ],
     ids=str,
 )  # fmt: skip
-def test_each_requested_covariate_reaches_every_output(changed, kernels):
-    model = network(kernels=kernels, depth_range=(20.0, 30.0))
+def test_each_requested_covariate_reaches_every_output(changed, levels):
+    model = network(smoothing_levels=levels, depth_range=(20.0, 30.0))
     one = predict(model, batch(model.config))
     other = predict(model, batch(model.config, requested=replace(COVARIATES, **changed)))
     assert differ(one, other)
@@ -163,11 +165,20 @@ def test_counts_in_the_millions_stay_finite():
 
 
 def test_a_constant_track_is_its_own_smoothing_across_hidden_bins():
-    model = network(kernels=(0.0, 2.0, 8.0))
-    counts = torch.full((1, 240, 3), 7.0)
-    observed = torch.ones((1, 240, 3), dtype=torch.bool)
-    observed[:, 100:110] = False
-    log_rate, known = model.own_counts(counts, observed, torch.full((1, 3), 23.0))
-    torch.testing.assert_close(log_rate[known].exp(), torch.full_like(log_rate[known], 7.0), rtol=1e-3, atol=1e-3)
-    assert not known[:, 0, 100:110].any()
-    assert known[:, 2].all()
+    counts = torch.full((1, 3, 240), 7.0)
+    observed = torch.ones((1, 3, 240), dtype=torch.bool)
+    observed[..., 100:110] = False
+    smoothed, known = smooth(counts, observed, 6)
+    torch.testing.assert_close(smoothed[known], torch.full_like(smoothed[known], 7.0))
+    assert not known[0, ..., 100:110].any()
+    assert known[5].all()
+
+
+def test_smoothing_levels_are_the_bandwidths_that_are_stated():
+    spike = torch.zeros((1, 1, 1001))
+    spike[..., 500] = 1
+    smoothed, _ = smooth(spike, torch.ones_like(spike, dtype=torch.bool), len(LEVEL_SD))
+    distance = torch.arange(1001) - 500.0
+    sd = (smoothed[1:, 0, 0] * distance**2).sum(dim=1).sqrt()
+    torch.testing.assert_close(sd, torch.tensor(LEVEL_SD), rtol=5e-3, atol=0)
+    assert (smoothed[0] == spike).all()

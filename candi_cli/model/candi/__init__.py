@@ -1,7 +1,7 @@
 """The CANDI family: masked, thinned tracks in, distributions of counts, signal and peaks out."""
 
+from candi_cli.model.candi.config import PRESETS, Config, preset
 from candi_cli.model.candi.dataset import Corruption, Lanes, PredictionDataset, TrainingDataset
-from candi_cli.model.candi.network import PRESETS, Config, preset
 from candi_cli.model.candi.objective import LossWeights, Model
 
 __all__ = [

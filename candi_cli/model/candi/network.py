@@ -1,16 +1,15 @@
 """The CANDI network (paper, Methods, "CANDI Architecture"): encoder over tracks and DNA, three decoders.
 
 Shapes: N windows, L bins, A assays, T = A + 1 lanes (the ChIP control is the last), G = L * resolution bases,
-W channels of a lane, M covariate width, D = d_model, L' = L / 8 latent positions.
+W channels of a lane, M covariate width, D decoders (one an output), L' = L / 8 latent positions.
 
-A lane is one track's own channels: the convolutions are grouped, so lanes only meet in the fusion and the transformer.
-Where the paper's text is open, metadata has a direct path to the output (an identity-centred FiLM from the embedded
-covariates *and* what they attend to), missing, masked and zero are different inputs, and no normalisation uses batch
-statistics, so a prediction does not depend on what else is in the batch.
+A lane is one track's own channels; lanes only meet in the fusion and the transformer (`lanes.py`). Where the paper's
+text is open, metadata has a direct path to the output, missing, masked and zero are different inputs, and no
+normalisation uses batch statistics, so that a prediction does not depend on what else is in the batch: where the text
+has batch normalisation, which is an affine map once a network predicts, the convolution's own weights are that map.
 """
 
 import math
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -22,90 +21,26 @@ from candi_cli.covariates import MASKED as MASKED_TOKEN
 from candi_cli.covariates import MISSING as MISSING_TOKEN
 from candi_cli.covariates import PLATFORMS, RUN_TYPES
 from candi_cli.covariates import UNKNOWN as UNKNOWN_TOKEN
+from candi_cli.model.candi.config import SEQUENCE_POOLS, SIGNAL_POOL, Config
+from candi_cli.model.candi.lanes import (
+    Condition,
+    LaneConv,
+    LaneDeconv,
+    neighbours,
+    normalise_lanes,
+)
 from candi_cli.model.candi.likelihood import LOG_DISPERSION_LIMITS, LOG_MEAN_LIMIT, SD_FLOOR
+from candi_cli.model.candi.smoothing import mix, smooth
+from candi_cli.model.candi.transform import signal_transform
 
 MISSING, MASKED, OBSERVED = 0, 1, 2  # the states of an input entry
-N_STATES = 3
 NO_SEQUENCE = 5  # a base code: A, C, G, T, N = 0..4
-SIGNAL_POOL = 2
-SEQUENCE_POOLS = (2, 2, 2, 5, 5)
+N_BASE = 4
 DEPTH_CENTRE, _DEPTH_SCALE = 23.0, 3.0  # log2 reads per Gb: 8 M reads per Gb, about 25 M on a human genome
-_LOG_RATE_SCALE = 3.0
-HEAD_WIDTH = 32
 _LENGTH_CENTRE, _LENGTH_SCALE = 5.6, 1.0  # log2 bp
-
-
-@dataclass(frozen=True)
-class Config:
-    """The size and shape of a network, and how it was told to learn; travels in the model file.
-
-    Attributes
-    ----------
-    assays : names in lane order; the control is not one of them
-    context_bins, flank_bins : bins seen at once, and those of them at each side whose prediction is not kept
-    signal_widths, decoder_widths : channels of a lane after each stage of the signal tower and of a decoder
-    sequence_widths : channels after each stage of the DNA tower; empty for a network that reads no sequence
-    lane_skips : decoders also see the signal tower's features of their own lane at each resolution
-    shared_head : one output head for all assays instead of a linear layer that mixes them
-    kernels : bandwidths (sd, in bins) of the Gaussian kernels through which a lane's own counts reach the mean of its
-        count distribution directly; empty for none
-    depth_offset : the count mean is proportional to the requested depth, beside what is learned of it
-    depth_range : log2 reads per Gb that training covered; depths outside are embedded as its ends
-    """
-
-    assays: tuple[str, ...]
-    resolution: int = 25
-    context_bins: int = 1200
-    flank_bins: int = 150
-    signal_widths: tuple[int, ...] = (8, 8, 8)
-    sequence_widths: tuple[int, ...] = (16, 32, 64, 96, 128)
-    decoder_widths: tuple[int, ...] = (8, 8, 8)
-    covariate_width: int = 32
-    d_model: int = 192
-    n_sab: int = 2
-    n_head: int = 4
-    dim_head: int = 64
-    dropout: float = 0.1
-    lane_skips: bool = True
-    shared_head: bool = True
-    kernels: tuple[float, ...] = (0.0, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
-    depth_offset: bool = True
-    depth_range: tuple[float, float] = (10.0, 33.0)
-
-    @property
-    def reads_sequence(self) -> bool:
-        """Whether the network has a DNA tower."""
-        return bool(self.sequence_widths)
-
-    @property
-    def core_bins(self) -> int:
-        """Bins of a window whose prediction is kept."""
-        return self.context_bins - 2 * self.flank_bins
-
-
-def preset(name: str, assays: tuple[str, ...], *, resolution: int, reads_sequence: bool) -> Config:
-    """Return the configuration of a named size: `paper`, `base` or `tiny`."""
-    if name == "paper":
-        lanes = len(assays) + 1
-        d_model = lanes * 27
-        config = Config(
-            assays, resolution, signal_widths=(3, 9, 27), sequence_widths=(12, 36, 108, 324, d_model),
-            decoder_widths=(9, 3, 1), d_model=d_model, n_sab=4, n_head=9,
-            lane_skips=False, shared_head=False, kernels=(), depth_offset=False,
-        )  # fmt: skip
-    elif name == "base":
-        config = Config(assays, resolution)
-    else:
-        config = Config(
-            assays, resolution, context_bins=240, flank_bins=40, signal_widths=(4, 4, 4), decoder_widths=(4, 4, 4),
-            sequence_widths=(8, 8, 16, 16, 32), covariate_width=16, d_model=32, n_sab=1, n_head=2, dim_head=32,
-        )  # fmt: skip
-    if not reads_sequence:
-        config = Config(**{**config.__dict__, "sequence_widths": ()})
-    return config
-
-
-PRESETS = ("paper", "base", "tiny")
+_LOG_RATE_SCALE = 3.0
+_RATE_FLOOR = 1e-4  # counts per bin
+HEAD_WIDTH = 16
 
 
 class CandiBatch(NamedTuple):
@@ -131,18 +66,19 @@ class CandiBatch(NamedTuple):
 class CandiOutput(NamedTuple):
     """Parameters of the predicted distributions, each (N, L, A), float32.
 
-    Counts are negative binomial (logs of mean and dispersion), arcsinh(-log10 p) is Gaussian, peaks are Bernoulli.
+    Counts are negative binomial (logs of mean and dispersion), arcsinh(-log10 p) is Gaussian, peaks are Bernoulli. A
+    network that reads signal has no count distribution.
     """
 
-    count_log_mean: Tensor
-    count_log_dispersion: Tensor
+    count_log_mean: Tensor | None
+    count_log_dispersion: Tensor | None
     signal_mean: Tensor
     signal_sd: Tensor
     peak_logit: Tensor
 
     def track(self, name: str) -> Tensor:
         """Return what a track shows: expected counts, median -log10 p, or peak probability; (N, L, A)."""
-        if name == "counts":
+        if name == "counts" and self.count_log_mean is not None:
             return self.count_log_mean.exp()
         if name == "signal":  # arcsinh is monotone, so the mean of the Gaussian is its median before the transform
             return self.signal_mean.sinh()
@@ -202,185 +138,147 @@ class CovariateEmbedding(nn.Module):
         return torch.where(known[..., None], project(value.nan_to_num(0.0)[..., None]), tokens(token))
 
 
-class MetadataCrossAttention(nn.Module):
-    """Condition a lane's features on its covariates: they query the lane, then scale and shift it (FiLM).
-
-    One query per lane makes key and value projections redundant: the query is projected into the lane's own channels.
-    """
-
-    def __init__(self, covariate_width: int, lane_width: int) -> None:
-        super().__init__()
-        self.query = nn.Linear(covariate_width, lane_width)
-        self.film = nn.Sequential(
-            nn.Linear(covariate_width + lane_width, 2 * covariate_width),
-            nn.GELU(),
-            nn.Linear(2 * covariate_width, 2 * lane_width),
-        )
-
-    def forward(self, features: Tensor, covariates: Tensor) -> Tensor:
-        """features: (N, T, W, L); covariates: (N, T, M); returns features of the same shape."""
-        query = self.query(covariates)[..., None, :] / math.sqrt(features.shape[2])  # (N, T, 1, W)
-        attention = (query @ features).softmax(dim=-1)  # (N, T, 1, L)
-        attended = (features @ attention.transpose(2, 3)).squeeze(3)  # (N, T, W)
-        film = self.film(torch.cat([covariates, attended], dim=-1))[..., None]  # (N, T, 2W, 1)
-        scale, shift = film.chunk(2, dim=2)
-        return features * (1 + torch.tanh(scale)) + shift
-
-
 class SignalStage(nn.Module):
-    """Grouped convolution with a grouped residual, GELU, average pooling, then the covariates."""
+    """Convolution of each lane with kernel 3, GELU, average pooling by 2, then the covariates."""
 
-    def __init__(self, n_lanes: int, width_in: int, width_out: int, covariate_width: int) -> None:
+    def __init__(self, config: Config, width_in: int, width_out: int) -> None:
         super().__init__()
-        self.n_lanes = n_lanes
-        self.conv = nn.Conv1d(n_lanes * width_in, n_lanes * width_out, 3, padding=1, groups=n_lanes)
-        self.residual = nn.Conv1d(n_lanes * width_in, n_lanes * width_out, 1, groups=n_lanes, bias=False)
-        self.condition = MetadataCrossAttention(covariate_width, width_out)
+        self.norm, self.skipped = config.lane_norm, config.lane_skips
+        self.conv = LaneConv(len(config.assays) + 1, width_in, width_out)
+        self.condition = Condition(1, config.covariate_width, width_out, attends=config.attends)
 
     def forward(self, features: Tensor, covariates: Tensor) -> tuple[Tensor, Tensor]:
-        """features: (N, T*W_in, L); returns them before pooling (N, T*W_out, L) and after (N, T*W_out, L/2)."""
-        fine = F.gelu(self.conv(features)) + self.residual(features)
-        fine = self.condition(fine.unflatten(1, (self.n_lanes, -1)), covariates).flatten(1, 2)
-        return fine, F.avg_pool1d(fine, SIGNAL_POOL)
+        """features: (N, T, L, I); returns them pooled (N, T, L/2, O), and at their resolution (N, T, L, O)."""
+        fine = self.conv(features)
+        fine = F.gelu(normalise_lanes(fine) if self.norm else fine)
+        pooled = fine.unflatten(2, (-1, SIGNAL_POOL)).mean(dim=3)
+        scale, shift = (each.squeeze(1) for each in self.condition(pooled[:, None], covariates))
+        return torch.addcmul(shift, pooled, scale), torch.addcmul(shift, fine, scale) if self.skipped else fine
 
 
 class SequenceTower(nn.Module):
-    """DNA at base resolution down to the latent's: five convolutions with pools 2, 2, 2, 5, 5."""
+    """DNA at base resolution down to the latent's: five convolutions of kernel 3 with pools 2, 2, 2, 5, 5.
+
+    The first convolution, its GELU and its pool see four bases of five kinds, so they are a table of 625 rows that is
+    computed from the weights and looked up; its gradient flows to the weights through the table.
+    """
 
     def __init__(self, widths: tuple[int, ...]) -> None:
         super().__init__()
         self.convs = nn.ModuleList()
-        self.residuals = nn.ModuleList()
         for width_in, width_out in zip((4, *widths[:-1]), widths, strict=True):
-            self.convs.append(nn.Conv1d(width_in, width_out, 3, padding=1))
-            self.residuals.append(nn.Conv1d(width_in, width_out, 1, bias=False))
+            conv = nn.Linear(3 * width_in, width_out)
+            nn.init.kaiming_uniform_(conv.weight, nonlinearity="relu")
+            nn.init.zeros_(conv.bias)
+            self.convs.append(conv)
         self.missing = nn.Parameter(torch.zeros(widths[-1]))
+        digits = torch.cartesian_prod(*[torch.arange(5)] * 4)  # every 4-mer, (625, 4)
+        bases = F.one_hot(digits, 5)[..., :4].float()  # N is no base: a row of zeros
+        self.words: Tensor
+        self.register_buffer("words", torch.stack([bases[:, :3], bases[:, 1:]], dim=1).flatten(2), persistent=False)
 
-    def forward(self, codes: Tensor | None, n: int, length: int) -> Tensor:
-        """codes: (N, G) or None; returns (N, D_sequence, L'), the missing token where there is no sequence."""
-        missing = self.missing[None, :, None].expand(n, -1, length)
-        if codes is None:
-            return missing
-        features = F.one_hot(codes.long().clamp(max=4), 5)[..., :4].transpose(1, 2).to(self.missing.dtype)  # (N, 4, G)
-        for conv, residual, pool in zip(self.convs, self.residuals, SEQUENCE_POOLS, strict=True):
-            features = F.max_pool1d(F.gelu(conv(features)) + residual(features), pool)
+    def forward(self, codes: Tensor) -> Tensor:
+        """codes: (N, G); returns (N, L', D_sequence), the missing token where a window has no sequence."""
+        features = F.embedding(_words_at(codes), self._table())  # (N, G/2, W)
+        for conv, pool in zip(self.convs[1:], SEQUENCE_POOLS[1:], strict=True):
+            features = F.gelu(conv(neighbours(features))).unflatten(1, (-1, pool)).amax(dim=2)
         has_sequence = codes[:, :1] != NO_SEQUENCE  # (N, 1)
-        return torch.where(has_sequence[..., None], features, missing)
+        return torch.where(has_sequence[..., None], features, self.missing.to(features.dtype))
+
+    def _table(self) -> Tensor:
+        return F.gelu(self.convs[0](self.words)).amax(dim=1)  # (625, 2, 12) -> (625, W)
 
 
-class Decoder(nn.Module):
-    """Latent to lanes at full resolution: transposed convolutions, each followed by the requested covariates."""
+def _words_at(codes: Tensor) -> Tensor:
+    """Return the number of the 4-mer around each pair of bases: (N, G) to (N, G/2); outside of the window is N."""
+    padded = F.pad(codes.clamp(max=N_BASE), (1, 1), value=N_BASE).int()
+    one, two, three, four = padded[:, :-3:2], padded[:, 1:-2:2], padded[:, 2:-1:2], padded[:, 3::2]
+    return ((one * 5 + two) * 5 + three) * 5 + four
 
-    def __init__(self, config: Config, n_outputs: int, n_extra: int = 0) -> None:
+
+class Decoders(nn.Module):
+    """Latent to lanes at full resolution, a tower for each output or one for all, computed side by side.
+
+    Three transposed convolutions, each followed by GELU and the requested covariates.
+    """
+
+    def __init__(self, config: Config) -> None:
         super().__init__()
-        self.n_assays = n_assays = len(config.assays)
+        n_decoders, n_assays = len(config.decoders), len(config.assays)
         widths_in = (config.signal_widths[-1], *config.decoder_widths[:-1])
-        self.ups, self.residuals, self.skips = nn.ModuleList(), nn.ModuleList(), nn.ModuleList()
-        self.conditions = nn.ModuleList()
-        for width_in, width_out, skip in zip(widths_in, config.decoder_widths, config.signal_widths[::-1], strict=True):
-            lanes_in, lanes_out = n_assays * width_in, n_assays * width_out
-            self.ups.append(
-                nn.ConvTranspose1d(lanes_in, lanes_out, 3, stride=2, padding=1, output_padding=1, groups=n_assays)
-            )
-            self.residuals.append(
-                nn.ConvTranspose1d(lanes_in, lanes_out, 1, stride=2, output_padding=1, groups=n_assays, bias=False)
-            )
-            self.skips.append(
-                nn.Conv1d(n_assays * skip, lanes_out, 3, padding=1, groups=n_assays)
-                if config.lane_skips
-                else nn.Identity()
-            )
-            self.conditions.append(MetadataCrossAttention(config.covariate_width, width_out))
-        self.head = Head(config, n_outputs, n_extra)
-        self.lane_skips = config.lane_skips
+        self.n_decoders, self.norm = n_decoders, config.lane_norm
+        self.ups, self.skips, self.conditions = nn.ModuleList(), nn.ModuleList(), nn.ModuleList()
+        for stage, (width_in, width_out) in enumerate(zip(widths_in, config.decoder_widths, strict=True)):
+            self.ups.append(LaneDeconv(n_decoders, n_assays, width_in, width_out, shared_input=stage == 0))
+            if config.lane_skips:
+                self.skips.append(LaneConv(n_assays, config.signal_widths[-1 - stage], n_decoders * width_out))
+            self.conditions.append(Condition(n_decoders, config.covariate_width, width_out, attends=config.attends))
 
-    def forward(self, features: Tensor, skips: list[Tensor], covariates: Tensor, extra: Tensor | None = None) -> Tensor:
-        """features: (N, A*W, L'); skips: fine features of each signal stage; returns (N, n_outputs, L, A).
-
-        extra : (N, A, n_extra, L), more channels for the head
-        """
-        stages = zip(self.ups, self.residuals, self.skips, self.conditions, reversed(skips), strict=True)
-        for up, residual, skip, condition, fine in stages:
-            raised = up(features)
-            if self.lane_skips:
-                raised = raised + skip(fine)
-            features = F.gelu(raised) + residual(features)  # (N, A*W, 2L)
-            lanes = condition(features.unflatten(1, (self.n_assays, -1)), covariates)
-            features = lanes.flatten(1, 2)
-        return self.head(lanes if extra is None else torch.cat([lanes, extra], dim=2))
+    def forward(self, latent: Tensor, skips: list[Tensor], covariates: Tensor) -> Tensor:
+        """latent: (N, A, L', W); skips: each signal stage's fine features; returns (N, D, A, L, W)."""
+        features = latent[:, None]
+        for stage, (up, condition) in enumerate(zip(self.ups, self.conditions, strict=True)):
+            features = up(features)  # (N, D, A, 2L, W)
+            if self.skips:
+                own = self.skips[stage](skips[-1 - stage][:, : features.shape[2]])  # the control is the last lane
+                features = features + own.unflatten(3, (self.n_decoders, -1)).movedim(3, 1)
+            features = F.gelu(normalise_lanes(features) if self.norm else features)
+            scale, shift = condition(features, covariates)
+            features = torch.addcmul(shift, features, scale)
+        return features
 
 
 class Head(nn.Module):
-    """Lane features to distribution parameters, either by one small network for all assays or by a mixing layer."""
+    """A decoder's lanes to distribution parameters, by one small network for all assays or by a layer that mixes them.
 
-    def __init__(self, config: Config, n_outputs: int, n_extra: int) -> None:
-        super().__init__()
-        width, n_assays = config.decoder_widths[-1] + n_extra, len(config.assays)
-        self.n_outputs = n_outputs
-        self.shared = config.shared_head
-        if self.shared:
-            self.hidden = nn.Linear(width, HEAD_WIDTH)
-            self.out = nn.Linear(HEAD_WIDTH, n_outputs)
-        else:
-            self.out = nn.Linear(n_assays * width, n_assays * n_outputs)
-        self.bias = nn.Parameter(torch.zeros(n_outputs, n_assays))
-
-    def forward(self, lanes: Tensor) -> Tensor:
-        """lanes: (N, A, W, L); returns (N, n_outputs, L, A), float32."""
-        if self.shared:
-            values = self.out(F.gelu(self.hidden(lanes.transpose(2, 3))))  # (N, A, L, n_outputs)
-            values = values.permute(0, 3, 2, 1)
-        else:
-            mixed = self.out(lanes.flatten(1, 2).transpose(1, 2))  # (N, L, A*n_outputs)
-            values = mixed.unflatten(2, (self.n_outputs, -1)).transpose(1, 2)
-        return values.float() + self.bias[:, None]
-
-
-class OwnCounts(nn.Module):
-    """A lane's own counts under Gaussian kernels of several bandwidths, as log rates at a common depth.
-
-    What a smoother would predict; the count decoder weighs these against what it infers from everything else. Hidden
-    and missing bins carry no weight, so the kernels reach over them from both sides.
+    Parameters
+    ----------
+    n_outputs : values of each output by name
+    n_extra : channels that a lane has beside the decoder's
     """
 
-    FLOOR = 1e-4  # counts per bin
-
-    def __init__(self, bandwidths: tuple[float, ...]) -> None:
+    def __init__(self, config: Config, n_outputs: dict[str, int], n_extra: int) -> None:
         super().__init__()
-        self.reach = math.ceil(3 * max(bandwidths))
-        distance = torch.arange(-self.reach, self.reach + 1, dtype=torch.float64)
-        rows = [(-0.5 * (distance / max(sd, 1e-3)) ** 2).exp() for sd in bandwidths]
-        kernels = torch.stack([row / row.sum() for row in rows])[:, None]
-        self.kernels: Tensor
-        self.register_buffer("kernels", kernels.float(), persistent=False)  # (K, 1, 2 * reach + 1)
+        width, n_assays, total = config.decoder_widths[-1] + n_extra, len(config.assays), sum(n_outputs.values())
+        self.n_outputs, self.shared = n_outputs, config.shared_head
+        if self.shared:
+            self.hidden = nn.Linear(width, HEAD_WIDTH)
+            self.out = nn.Linear(HEAD_WIDTH, total)
+        else:
+            self.out = nn.Linear(n_assays * width, total * n_assays)
+        self.bias = nn.ParameterDict({name: nn.Parameter(torch.zeros(n, n_assays)) for name, n in n_outputs.items()})
 
-    def forward(self, counts: Tensor, observed: Tensor, depth: Tensor) -> tuple[Tensor, Tensor]:
-        """counts, observed: (N, L, A); depth: (N, A), NaN where not known.
+    def forward(self, lanes: Tensor, extra: list[Tensor]) -> dict[str, Tensor]:
+        """lanes: (N, A, L, W); extra: each (K, N, A, L); returns (n_outputs, N, A, L) for each output, float32."""
+        with torch.autocast(lanes.device.type, enabled=False):
+            values = (self._shared if self.shared else self._mixing)(lanes.float(), extra)
+            parts = values.split(list(self.n_outputs.values()))
+            biases = (self.bias[name][:, None, :, None] for name in self.n_outputs)
+            return {name: part + bias for name, part, bias in zip(self.n_outputs, parts, biases, strict=True)}
 
-        Returns log rates (N, K, L, A) and which of them have any data under their kernel.
-        """
-        n, length, n_assays = counts.shape
-        stacked = torch.stack([torch.where(observed, counts, 0), observed.to(counts.dtype)])  # (2, N, L, A)
-        rows = stacked.permute(0, 1, 3, 2).reshape(-1, 1, length)
-        smooth = F.conv1d(rows, self.kernels, padding=self.reach).unflatten(0, (2, n, n_assays))  # (2, N, A, K, L)
-        weighed, weight = smooth.permute(0, 1, 3, 4, 2)  # (N, K, L, A) each
-        offset = math.log(2) * (depth - DEPTH_CENTRE).nan_to_num(0.0)[:, None, None]
-        rate = (weighed / weight.clamp(min=1e-6)).clamp(min=0) + self.FLOOR
-        return rate.log() - offset, weight > 1e-3
+    def _shared(self, lanes: Tensor, extra: list[Tensor]) -> Tensor:
+        rows = [lanes.flatten(0, 2).T, *(each.flatten(1) for each in extra)]  # (W, N*A*L), (K, N*A*L)
+        weights = self.hidden.weight.split([len(row) for row in rows], dim=1)
+        hidden = self.hidden.bias[:, None]
+        for weight, row in zip(weights, rows, strict=True):
+            hidden = torch.addmm(hidden, weight, row)  # (H, N*A*L)
+        return torch.addmm(self.out.bias[:, None], self.out.weight, F.gelu(hidden)).unflatten(1, lanes.shape[:3])
+
+    def _mixing(self, lanes: Tensor, extra: list[Tensor]) -> Tensor:
+        lanes = torch.cat([lanes, *(each.movedim(0, -1) for each in extra)], dim=-1)
+        mixed = self.out(lanes.transpose(1, 2).flatten(2))  # (N, L, n_outputs*A)
+        return mixed.unflatten(2, (-1, lanes.shape[1])).permute(2, 0, 3, 1)
 
 
 class Encoded(NamedTuple):
     """What the encoder hands to the decoders.
 
     latent : Z, (N, L', D)
-    skips : each signal stage's features before pooling, (N, T*W, L / 2^stage)
-    own, own_known : log rates of `OwnCounts` and where there are any, (N, K, L, A); None without kernels
+    skips : each signal stage's features before pooling, (N, T, L / 2^stage, W)
     """
 
     latent: Tensor
     skips: list[Tensor]
-    own: Tensor | None
-    own_known: Tensor | None
 
 
 class Network(nn.Module):
@@ -393,9 +291,9 @@ class Network(nn.Module):
         n_lanes = n_assays + 1
         self.covariates_in = CovariateEmbedding(config, n_lanes)
         self.covariates_out = CovariateEmbedding(config, n_assays)
-        widths_in = (N_STATES, *config.signal_widths[:-1])
+        widths_in = (5 if config.reads_reference else 3, *config.signal_widths[:-1])
         self.signal_tower = nn.ModuleList(
-            SignalStage(n_lanes, width_in, width_out, config.covariate_width)
+            SignalStage(config, width_in, width_out)
             for width_in, width_out in zip(widths_in, config.signal_widths, strict=True)
         )
         self.sequence_tower = SequenceTower(config.sequence_widths) if config.reads_sequence else None
@@ -407,79 +305,141 @@ class Network(nn.Module):
             attn_dropout=config.dropout, ff_dropout=config.dropout, attn_flash=True,
         )  # fmt: skip
         self.latent_projection = nn.Linear(config.d_model, n_assays * config.signal_widths[-1])
-        self.own_counts = OwnCounts(config.kernels) if config.kernels else None
-        n_kernels = len(config.kernels)
-        self.count_decoder = Decoder(config, 4 + n_kernels if n_kernels else 2, n_extra=n_kernels)
-        self.signal_decoder = Decoder(config, 2)
-        self.peak_decoder = Decoder(config, 1)
+        self.decoders = Decoders(config)
+        self.heads = nn.ModuleList(self._head(outputs) for outputs in config.decoders)
 
-    def forward(self, batch: CandiBatch) -> CandiOutput:
-        """Return the predicted distributions of a batch."""
-        return self.decode(self.encode(batch), batch.covariates_out)
+    def _head(self, outputs: tuple[str, ...]) -> Head:
+        """Return a decoder's head: an output that mixes smoothed tracks in needs a factor and weights for them."""
+        n_candidates = self.config.smoothing_levels + 1 if self.config.smoothing_levels else 0
+        n_outputs = {name: {"counts": 2, "signal": 2, "peaks": 1}[name] for name in outputs}
+        mixed = [name for name in outputs if self._mixes(name)]
+        for name in mixed:
+            n_outputs[name] += n_candidates + 2
+        return Head(self.config, n_outputs, n_candidates * len(mixed))
 
-    def encode(self, batch: CandiBatch) -> Encoded:
+    def output_biases(self) -> dict[str, Tensor]:
+        """Return the biases of each output's values, (n_outputs, A); the first is that of its mean or logit."""
+        return {name: bias for head in self.heads if isinstance(head, Head) for name, bias in head.bias.items()}
+
+    def _mixes(self, output: str) -> bool:
+        config = self.config
+        reads = config.input == "counts" if output == "counts" else output == "signal" and config.reads_reference
+        return reads and config.smoothing_levels > 0
+
+    def forward(self, batch: CandiBatch, sequence_features: Tensor | None = None) -> CandiOutput:
+        """Return the predicted distributions of a batch.
+
+        Parameters
+        ----------
+        sequence_features : of `read_sequence`, for windows whose DNA was read before; default: read it now
+        """
+        encoded = self.encode(batch, sequence_features)
+        return self.decode(encoded, batch)
+
+    def read_sequence(self, codes: Tensor | None, n: int, length: int) -> Tensor:
+        """Return the DNA's features (N, L', D_sequence); they serve every sample of the same locus."""
+        assert self.sequence_tower is not None
+        if codes is None:
+            return self.sequence_tower.missing.expand(n, length, -1)
+        return self.sequence_tower(codes)
+
+    def encode(self, batch: CandiBatch, sequence_features: Tensor | None = None) -> Encoded:
         """Return the latent Z and what else the decoders read."""
-        observed = batch.availability == OBSERVED
         state = batch.availability.amax(dim=1)  # (N, T): a lane is missing or masked when all of its bins are
         covariates = self.covariates_in(batch.covariates_in, state)
-        values = torch.where(observed, torch.arcsinh(batch.values.float()), 0)
-        # the weights of the two flags in the first convolution are the learned missing and masked tokens
-        flags = [(batch.availability == kind).to(values.dtype) for kind in (MISSING, MASKED)]
-        features = torch.stack([values, *flags], dim=3).permute(0, 2, 3, 1).flatten(1, 2)  # (N, T*3, L)
+        features = self._lanes(batch)
         skips = []
         for stage in self.signal_tower:
-            fine, features = stage(features, covariates)
+            features, fine = stage(features, covariates)
             skips.append(fine)
+        features = features.transpose(1, 2).flatten(2)  # (N, L', T*W)
         if self.sequence_tower is not None:
-            sequence = self.sequence_tower(batch.sequence, len(features), features.shape[2])
-            features = torch.cat([features, sequence], dim=1)  # (N, T*W + D_sequence, L')
-        latent = self.transformer(self.fusion(features.transpose(1, 2)))
-        own, own_known = None, None
-        if self.own_counts is not None:
-            depth = batch.covariates_in[:, 0, :-1].float()
-            own, own_known = self.own_counts(batch.values[..., :-1].float(), observed[..., :-1], depth)
-        return Encoded(latent, skips, own, own_known)
+            if sequence_features is None:
+                sequence_features = self.read_sequence(batch.sequence, *features.shape[:2])
+            features = torch.cat([features, sequence_features.to(features.dtype)], dim=-1)
+        return Encoded(self.transformer(self.fusion(features)), skips)
 
-    def decode(self, encoded: Encoded, covariates_out: Tensor) -> CandiOutput:
-        """Return the distributions at the requested covariates (N, 4, A)."""
-        latent, skips = encoded.latent, encoded.skips
-        n_assays = len(self.config.assays)
-        requested = torch.full(covariates_out.shape[::2], OBSERVED, device=latent.device)  # (N, A)
-        covariates = self.covariates_out(covariates_out, requested)
-        features = self.latent_projection(latent).transpose(1, 2)  # (N, A*W, L')
-        widths = self.config.signal_widths
-        # decoders see the fine features of the assays' own lanes; the control is the last lane
-        own = [fine[:, : n_assays * width] for fine, width in zip(skips, widths, strict=True)]
-        extra = None
-        if encoded.own is not None and encoded.own_known is not None:
-            extra = torch.where(encoded.own_known, encoded.own / _LOG_RATE_SCALE, 0).permute(0, 3, 1, 2)  # (N, A, K, L)
-        log_mean, log_dispersion, *mixing = self.count_decoder(features, own, covariates, extra).unbind(dim=1)
-        if encoded.own is not None and encoded.own_known is not None:
-            log_mean = _mix(log_mean, mixing, encoded.own, encoded.own_known)
-        signal_mean, signal_spread = self.signal_decoder(features, own, covariates).unbind(dim=1)
-        (peak_logit,) = self.peak_decoder(features, own, covariates).unbind(dim=1)
+    def _lanes(self, batch: CandiBatch) -> Tensor:
+        """Return the first convolution's input, (N, T, L, 3 or 5): value and flags, reference and its flag.
+
+        The weights of the two flags are the learned missing and masked tokens.
+        """
+        observed = batch.availability == OBSERVED
+        values = torch.where(observed, signal_transform(batch.values.float()), 0)
+        channels = [values, *((batch.availability == kind).to(values.dtype) for kind in (MISSING, MASKED))]
+        if self.config.reads_reference:
+            reference = _reference(batch)
+            known = reference.isfinite()
+            channels += [F.pad(each, (0, 1)) for each in (reference.nan_to_num(0.0), known.to(values.dtype))]
+        return torch.stack(channels, dim=-1).transpose(1, 2)
+
+    def decode(self, encoded: Encoded, batch: CandiBatch) -> CandiOutput:
+        """Return the distributions at the requested covariates (N, 4, A) of the batch."""
+        asked = batch.covariates_out
+        requested = torch.full(asked.shape[::2], OBSERVED, device=asked.device)  # (N, A)
+        covariates = self.covariates_out(asked, requested)
+        latent = self.latent_projection(encoded.latent).unflatten(2, (len(self.config.assays), -1))  # (N, L', A, W)
+        features = self.decoders(latent.transpose(1, 2), encoded.skips, covariates)  # (N, D, A, L, W)
+        candidates = {name: self._candidates(name, batch) for name in self.config.outputs if self._mixes(name)}
+        values: dict[str, Tensor] = {}
+        for head, outputs, lanes in zip(self.heads, self.config.decoders, features.unbind(dim=1), strict=True):
+            values |= head(lanes, [candidates[name].features for name in outputs if name in candidates])
+        log_mean, log_dispersion = None, None
+        if "counts" in values:
+            log_mean, log_dispersion = self._counts(values["counts"], candidates.get("counts"), asked)
+        mean, spread, *_ = values["signal"]
+        mean = F.softplus(mean)
+        if "signal" in candidates:
+            mean = mix(mean, *candidates["signal"].weighed(values["signal"]))
+        signal = (mean.mT, SD_FLOOR + F.softplus(spread).mT)  # (N, L, A) each
+        counts = (None, None) if log_mean is None or log_dispersion is None else (log_mean.mT, log_dispersion.mT)
+        return CandiOutput(*counts, *signal, values["peaks"][0].mT)
+
+    def _candidates(self, output: str, batch: CandiBatch) -> "Candidates":
+        """Return smoothed tracks: a lane's own counts as if of a common depth, or the reference."""
+        n_levels = self.config.smoothing_levels
+        if output == "signal":
+            reference = _reference(batch).transpose(1, 2)  # (N, A, L)
+            known = reference.isfinite()
+            smoothed, known = smooth(reference.nan_to_num(0.0), known, n_levels)
+            return Candidates(smoothed, known, torch.where(known, smoothed, 0))
+        observed = batch.availability[..., :-1].transpose(1, 2) == OBSERVED
+        smoothed, known = smooth(batch.values[..., :-1].transpose(1, 2).float(), observed, n_levels)
+        depth = (batch.covariates_in[:, 0, :-1, None].float() - DEPTH_CENTRE).nan_to_num(0.0)  # (N, A, 1)
+        rates = (smoothed + _RATE_FLOOR) * torch.exp2(-depth)
+        return Candidates(rates, known, torch.where(known, rates.log() / _LOG_RATE_SCALE, 0))
+
+    def _counts(self, values: Tensor, own: "Candidates | None", asked: Tensor) -> tuple[Tensor, Tensor]:
+        """Return log mean and log dispersion of the counts, (N, A, L) each.
+
+        With own counts to mix in, the mean is their mixture with the inferred rate, times one factor for a window and
+        assay (what another read length or run type does to counts): a factor for each bin would let errors of shape
+        into the highest peaks.
+        """
+        log_mean, log_dispersion = values[0], values[1]
+        if own is not None:
+            rate = log_mean.clamp(-LOG_MEAN_LIMIT, LOG_MEAN_LIMIT).exp()
+            log_mean = mix(rate, *own.weighed(values)).log() + values[2].mean(dim=-1, keepdim=True)
         if self.config.depth_offset:
-            depth = covariates_out[:, None, 0].float() - DEPTH_CENTRE  # (N, 1, A)
+            depth = asked[:, 0, :, None].float() - DEPTH_CENTRE  # (N, A, 1)
             log_mean = log_mean + math.log(2) * depth.nan_to_num(0.0)
-        return CandiOutput(
-            log_mean.clamp(-LOG_MEAN_LIMIT, LOG_MEAN_LIMIT),
-            log_dispersion.clamp(*LOG_DISPERSION_LIMITS),
-            F.softplus(signal_mean),
-            SD_FLOOR + F.softplus(signal_spread),
-            peak_logit,
-        )
+        return log_mean.clamp(-LOG_MEAN_LIMIT, LOG_MEAN_LIMIT), log_dispersion.clamp(*LOG_DISPERSION_LIMITS)
 
 
-def _mix(log_rate: Tensor, mixing: list[Tensor], own: Tensor, own_known: Tensor) -> Tensor:
-    """Return the log of a weighted mean of the inferred rate and the kernels' rates, times a learned factor.
+class Candidates(NamedTuple):
+    """Smoothed tracks that a mean may be made of, where they are known, and as features; (K, N, A, L) each."""
 
-    The factor is one for a window and assay (what another read length or run type does to counts): a factor of its own
-    for each bin would let errors of shape into the highest peaks.
+    smoothed: Tensor
+    known: Tensor
+    features: Tensor
 
-    mixing : the log of that factor, then K + 1 weights before their softmax; each (N, L, A)
-    """
-    log_factor, *weights = mixing
-    usable = F.pad(own_known, (0, 0, 0, 0, 1, 0), value=True)  # (N, K + 1, L, A): the inferred rate always is
-    log_weights = torch.stack(weights, dim=1).masked_fill(~usable, -torch.inf).log_softmax(dim=1)
-    rates = torch.cat([log_rate[:, None], own], dim=1)
-    return torch.logsumexp(log_weights + rates, dim=1) + log_factor.mean(dim=1, keepdim=True)
+    def weighed(self, values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return what `mix` needs of a head's values, of which two and a factor come before the scores."""
+        return self.smoothed, values[3:], self.known
+
+
+def _reference(batch: CandiBatch) -> Tensor:
+    """Return the reference of each assay, (N, L, A), NaN throughout when the batch has none."""
+    if batch.reference is None:
+        return torch.full_like(batch.values[..., :-1], torch.nan, dtype=torch.float32)
+    return batch.reference.float()
