@@ -251,7 +251,7 @@ class Head(nn.Module):
     def forward(self, lanes: Tensor, extra: list[Tensor]) -> dict[str, Tensor]:
         """lanes: (N, A, L, W); extra: each (K, N, A, L); returns (n_outputs, N, A, L) for each output, float32."""
         with torch.autocast(lanes.device.type, enabled=False):
-            values = (self._shared if self.shared else self._mixing)(lanes.float(), extra)
+            values = (self._shared if self.shared else self._mixing)(lanes.to(self.out.weight.dtype), extra)
             parts = values.split(list(self.n_outputs.values()))
             biases = (self.bias[name][:, None, :, None] for name in self.n_outputs)
             return {name: part + bias for name, part, bias in zip(self.n_outputs, parts, biases, strict=True)}
@@ -326,6 +326,11 @@ class Network(nn.Module):
         reads = config.input == "counts" if output == "counts" else output == "signal" and config.reads_reference
         return reads and config.smoothing_levels > 0
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """The type of the weights: likelihoods, heads and transforms are computed in it, whatever is in between."""
+        return self.covariates_in.lane.dtype
+
     def forward(self, batch: CandiBatch, sequence_features: Tensor | None = None) -> CandiOutput:
         """Return the predicted distributions of a batch.
 
@@ -365,10 +370,10 @@ class Network(nn.Module):
         The weights of the two flags are the learned missing and masked tokens.
         """
         observed = batch.availability == OBSERVED
-        values = torch.where(observed, signal_transform(batch.values.float()), 0)
+        values = torch.where(observed, signal_transform(batch.values.to(self.dtype)), 0)
         channels = [values, *((batch.availability == kind).to(values.dtype) for kind in (MISSING, MASKED))]
         if self.config.reads_reference:
-            reference = _reference(batch)
+            reference = _reference(batch).to(self.dtype)
             known = reference.isfinite()
             channels += [F.pad(each, (0, 1)) for each in (reference.nan_to_num(0.0), known.to(values.dtype))]
         return torch.stack(channels, dim=-1).transpose(1, 2)
@@ -392,20 +397,22 @@ class Network(nn.Module):
         if "signal" in candidates:
             mean = mix(mean, *candidates["signal"].weighed(values["signal"]))
         signal = (mean.mT, SD_FLOOR + F.softplus(spread).mT)  # (N, L, A) each
-        counts = (None, None) if log_mean is None or log_dispersion is None else (log_mean.mT, log_dispersion.mT)
-        return CandiOutput(*counts, *signal, values["peaks"][0].mT)
+        peak_logit = values["peaks"][0].mT
+        if log_mean is None or log_dispersion is None:
+            return CandiOutput(None, None, *signal, peak_logit)
+        return CandiOutput(log_mean.mT, log_dispersion.mT, *signal, peak_logit)
 
     def _candidates(self, output: str, batch: CandiBatch) -> "Candidates":
         """Return smoothed tracks: a lane's own counts as if of a common depth, or the reference."""
         n_levels = self.config.smoothing_levels
         if output == "signal":
-            reference = _reference(batch).transpose(1, 2)  # (N, A, L)
+            reference = _reference(batch).to(self.dtype).mT  # (N, A, L)
             known = reference.isfinite()
             smoothed, known = smooth(reference.nan_to_num(0.0), known, n_levels)
             return Candidates(smoothed, known, torch.where(known, smoothed, 0))
-        observed = batch.availability[..., :-1].transpose(1, 2) == OBSERVED
-        smoothed, known = smooth(batch.values[..., :-1].transpose(1, 2).float(), observed, n_levels)
-        depth = (batch.covariates_in[:, 0, :-1, None].float() - DEPTH_CENTRE).nan_to_num(0.0)  # (N, A, 1)
+        observed = batch.availability[..., :-1].mT == OBSERVED
+        smoothed, known = smooth(batch.values[..., :-1].mT.to(self.dtype), observed, n_levels)
+        depth = (batch.covariates_in[:, 0, :-1, None] - DEPTH_CENTRE).nan_to_num(0.0)  # (N, A, 1)
         rates = (smoothed + _RATE_FLOOR) * torch.exp2(-depth)
         return Candidates(rates, known, torch.where(known, rates.log() / _LOG_RATE_SCALE, 0))
 
@@ -421,7 +428,7 @@ class Network(nn.Module):
             rate = log_mean.clamp(-LOG_MEAN_LIMIT, LOG_MEAN_LIMIT).exp()
             log_mean = mix(rate, *own.weighed(values)).log() + values[2].mean(dim=-1, keepdim=True)
         if self.config.depth_offset:
-            depth = asked[:, 0, :, None].float() - DEPTH_CENTRE  # (N, A, 1)
+            depth = asked[:, 0, :, None] - DEPTH_CENTRE  # (N, A, 1)
             log_mean = log_mean + math.log(2) * depth.nan_to_num(0.0)
         return log_mean.clamp(-LOG_MEAN_LIMIT, LOG_MEAN_LIMIT), log_dispersion.clamp(*LOG_DISPERSION_LIMITS)
 
@@ -442,4 +449,4 @@ def _reference(batch: CandiBatch) -> Tensor:
     """Return the reference of each assay, (N, L, A), NaN throughout when the batch has none."""
     if batch.reference is None:
         return torch.full_like(batch.values[..., :-1], torch.nan, dtype=torch.float32)
-    return batch.reference.float()
+    return batch.reference
