@@ -1,9 +1,27 @@
 """The corruptions: what they hide, and that what they show shares no read with what they ask for."""
 
+import itertools
+
 import numpy as np
 import pytest
 
-from candi_cli.model.candi.masking import LOCI_FRACTION, draw_masked_assays, draw_masked_loci, thin_counts, thin_folds
+from candi_cli.model.candi import folds as compiled
+from candi_cli.model.candi.folds import sum_folds
+from candi_cli.model.candi.masking import (
+    LOCI_FRACTION,
+    PAPER,
+    SEEN,
+    TARGET,
+    UNUSED,
+    Corruption,
+    Thinning,
+    draw_masked_assays,
+    draw_masked_loci,
+    thin_counts,
+)
+
+FACTORS = (None, 1, 2, 4, 8)
+NOT_HIDDEN = np.zeros(3, dtype=bool)
 
 
 @pytest.mark.parametrize("n_available", range(6))
@@ -27,45 +45,99 @@ def test_a_fifth_of_the_loci_is_hidden_in_whole_chunks(rng):
         assert runs.min() >= 40
 
 
-def test_input_and_target_never_share_a_read(rng):
-    # each fold counts in its own decimal digit, so a fold that is in both would show
-    folds = np.array([[10**k for k in range(8)]])
-    depths = np.arange(1, 9)
+@pytest.mark.parametrize(("input_factor", "target_factor"), list(itertools.product(FACTORS, FACTORS)))
+def test_no_read_is_on_both_sides_whatever_the_factors(rng, input_factor, target_factor):
+    # each fold counts in its own decimal digit, so that a fold on both sides, or twice on one, would show
+    folds = np.array([[[10**k] for k in range(8)]] * 3, dtype=np.uint32)
+    thinning = Thinning(True, input_factor, target_factor)
+    for _ in range(20):
+        sides, into = thinning.sides(rng, 8, NOT_HIDDEN), np.zeros((2, 3, 1), dtype=np.uint32)
+        sum_folds(folds, 0, sides, np.arange(3), into)
+        digits = np.array([[int(digit) for digit in f"{total:08}"] for total in into.reshape(-1)]).reshape(2, 3, 8)
+        assert digits.sum(axis=0).max() <= 1
+        n_seen, n_target = digits.sum(axis=2)
+        assert (n_seen >= 1).all()
+        if input_factor:
+            assert (n_seen == 8 // input_factor).all()
+        if target_factor:
+            assert (n_target == np.maximum(np.rint((8 - n_seen) / target_factor), n_seen < 8)).all()
+        assert ((n_target > 0) == (n_seen < 8)).all()
+
+
+def test_without_factors_every_pair_of_disjoint_shares_occurs(rng):
     pairs = set()
-    for _ in range(2000):
-        thinned = thin_folds(rng, folds, depths, hidden=False)
-        digits = str(int(thinned.seen[0] + thinned.target[0]))
-        assert set(digits) <= {"0", "1"}
-        seen = [k for k in range(8) if int(thinned.seen[0]) // 10**k % 10]
-        target = [k for k in range(8) if int(thinned.target[0]) // 10**k % 10]
-        assert seen
-        assert target
-        assert thinned.seen_share == pytest.approx(depths[seen].sum() / depths.sum())
-        assert thinned.target_share == pytest.approx(depths[target].sum() / depths.sum())
-        pairs.add((len(seen), len(target)))
+    for _ in range(700):
+        sides = Thinning(True).sides(rng, 8, NOT_HIDDEN)
+        pairs |= set(zip((sides == SEEN).sum(1).tolist(), (sides == TARGET).sum(1).tolist(), strict=True))
     assert pairs == {(i, j) for i in range(1, 8) for j in range(1, 9 - i)}
 
 
-def test_a_hidden_assay_shows_nothing_and_may_be_asked_for_in_full(rng):
-    folds = np.full((5, 8), 2)
-    targets = {thin_folds(rng, folds, np.ones(8), hidden=True).target_share for _ in range(300)}
-    assert targets == {k / 8 for k in range(1, 9)}
-    assert not thin_folds(rng, folds, np.ones(8), hidden=True).seen.any()
+@pytest.mark.parametrize(("on", "input_factor"), [(False, None), (False, 4), (True, 1)])
+def test_an_input_that_shows_all_reads_leaves_no_target(rng, on, input_factor):
+    sides = Thinning(on, input_factor).sides(rng, 8, NOT_HIDDEN)
+    assert (sides == SEEN).all()
+    counts = rng.poisson(3, (3, 50))
+    seen_share, target_share = Thinning(on, input_factor).shares(rng, NOT_HIDDEN)
+    seen, target = thin_counts(rng, counts, seen_share, target_share)
+    np.testing.assert_array_equal(seen, counts)
+    assert not target.any()
 
 
-def test_binomial_thinning_splits_each_count_and_is_unbiased(rng):
-    counts = rng.poisson(20, 50_000)
-    for _ in range(20):
-        thinned = thin_counts(rng, counts, hidden=False)
-        assert (thinned.seen + thinned.target == counts).all()
-        share = thinned.seen_share
-        assert thinned.seen.mean() == pytest.approx(share * counts.mean(), rel=0.02)
-        # seen and target of a Poisson count are independent
-        assert abs(np.corrcoef(thinned.seen, thinned.target)[0, 1]) < 0.03
+@pytest.mark.parametrize("thinning", [Thinning(False), Thinning(True), Thinning(True, 4, 2), Thinning(True, 1, 1)])
+def test_a_hidden_assay_shows_nothing_and_has_up_to_all_reads_as_its_target(rng, thinning):
+    hidden = np.ones(400, dtype=bool)
+    sides = thinning.sides(rng, 8, hidden)
+    assert not (sides == SEEN).any()
+    shares = {None: set(range(1, 9)), 1: {8}, 2: {4}}[thinning.target_factor]
+    assert set((sides == TARGET).sum(axis=1).tolist()) == shares
+    seen_share, target_share = thinning.shares(rng, hidden)
+    assert not seen_share.any()
+    assert set(target_share.tolist()) == {1 / (thinning.target_factor or 1)}
+
+
+def test_which_folds_are_seen_is_drawn_evenly_and_for_each_experiment_on_its_own(rng):
+    sides = Thinning(True, 2, 2).sides(rng, 8, np.zeros(4_000, dtype=bool))
+    for side, share in ((SEEN, 0.5), (TARGET, 0.25), (UNUSED, 0.25)):
+        np.testing.assert_allclose((sides == side).mean(axis=0), share, atol=0.035)
+    assert len(np.unique(sides, axis=0)) > 400
+
+
+@pytest.mark.parametrize(("input_factor", "target_factor"), list(itertools.product((1, 2, 4), (1, 2, 4))))
+def test_binomial_thinning_divides_each_count_and_is_unbiased(rng, input_factor, target_factor):
+    counts = rng.poisson(20, (2, 20_000))
+    shares = Thinning(True, input_factor, target_factor).shares(rng, np.zeros(2, dtype=bool))
+    seen, target = thin_counts(rng, counts, *shares)
+    assert (seen + target <= counts).all()
+    expected = counts.mean() / input_factor, counts.mean() * (1 - 1 / input_factor) / target_factor
+    assert (seen.mean(), target.mean()) == pytest.approx(expected, rel=0.02)
+    if input_factor > 1:  # the parts of a Poisson count are independent
+        assert abs(np.corrcoef(seen[0], target[0])[0, 1]) < 0.03
+
+
+def test_factors_are_drawn_evenly_for_each_window_and_thinning_as_often_as_stated(rng):
+    drawn = [PAPER.draw_thinning(rng) for _ in range(3_000)]
+    for factor in (1, 2, 4):
+        assert np.mean([thinning.input_factor == factor for thinning in drawn]) == pytest.approx(1 / 3, abs=0.03)
+    assert {(thinning.on, thinning.target_factor) for thinning in drawn} == {(True, 1)}
+    assert np.mean([Corruption(thin=0.3).draw_thinning(rng).on for _ in range(3_000)]) == pytest.approx(0.3, abs=0.03)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.uint32])
+def test_the_compiled_sum_of_folds_is_numpys(rng, monkeypatch, dtype):
+    folds = rng.integers(0, np.iinfo(dtype).max, (5, 8, 90), endpoint=True, dtype=dtype) // 16
+    sides, lanes = rng.integers(0, 3, (5, 8), dtype=np.uint8), np.array([6, 0, 2, 3, 1])
+    found = np.zeros((2, 7, 40), dtype=np.uint32)
+    sum_folds(folds, 31, sides, lanes, found)
+    plain = np.zeros_like(found)
+    monkeypatch.setattr(compiled, "_COMPILED", None)
+    sum_folds(folds, 31, sides, lanes, plain)
+    expected = np.zeros_like(found)
+    for side in (SEEN, TARGET):
+        expected[side - 1, lanes] = ((sides == side)[..., None] * folds[..., 31:71].astype(np.uint64)).sum(axis=1)
+    np.testing.assert_array_equal(found, expected)
+    np.testing.assert_array_equal(plain, expected)
 
 
 def test_thinning_is_a_function_of_the_generator():
-    folds = np.arange(80).reshape(10, 8)
-    one, other = (thin_folds(np.random.default_rng(4), folds, np.ones(8), hidden=False) for _ in range(2))
-    assert (one.seen == other.seen).all()
-    assert (one.target == other.target).all()
+    one, other = (Thinning(True).sides(np.random.default_rng(4), 8, NOT_HIDDEN) for _ in range(2))
+    assert (one == other).all()
