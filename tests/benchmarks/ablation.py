@@ -37,7 +37,7 @@ from torch import Tensor, nn
 from candi_cli.genome import Region, parse_region
 from candi_cli.model.candi import Config, Corruption, LossWeights, Model, TrainingDataset, preset
 from candi_cli.model.candi.dataset import TrainingBatch
-from candi_cli.model.candi.lanes import MetadataCrossAttention
+from candi_cli.model.candi.lanes import Condition
 from candi_cli.model.candi.network import MASKED, MISSING, OBSERVED
 from candi_cli.model.device import choose, prepare
 from candi_cli.model.training import Schedule, fit
@@ -68,7 +68,7 @@ def let_target_hold_its_input(batch: Batch) -> Batch:
     depths = torch.stack([inputs.covariates_in[:, 0, :-1], inputs.covariates_out[:, 0]]) * math.log(2)
     joined = inputs.covariates_out.clone()
     joined[:, 0] = torch.where(seen[:, 0], torch.logsumexp(depths, dim=0) / math.log(2), joined[:, 0])
-    counts = targets.counts + torch.where(seen, inputs.values[..., :-1], 0).to(targets.counts.dtype)
+    counts = targets.counts.int() + torch.where(seen, inputs.values[..., :-1].int(), 0)
     return Batch(inputs._replace(covariates_out=joined), targets._replace(counts=counts))
 
 
@@ -81,14 +81,16 @@ def forget_metadata(batch: Batch) -> Batch:
     return batch._replace(inputs=batch.inputs._replace(covariates_in=unknown[0], covariates_out=unknown[1]))
 
 
-def conditions(model: nn.Module) -> list[MetadataCrossAttention]:
+def conditions(model: nn.Module) -> list[Condition]:
     """Return the layers through which metadata act."""
-    return [module for module in model.modules() if isinstance(module, MetadataCrossAttention)]
+    return [module for module in model.modules() if isinstance(module, Condition)]
 
 
 def cut_direct_path(model: nn.Module) -> nn.Module:
     """Let metadata act only through what they attend to: the weights of the direct path are 0 and stay so."""
     for condition in conditions(model):
+        if condition.query is None:
+            raise ValueError("a network that does not attend has the direct path only")
         weight = condition.hidden.weight  # (D, M + W, 2M)
         kept = torch.ones_like(weight)
         kept[:, : condition.query.weight.shape[1]] = 0
@@ -120,25 +122,28 @@ class Arm(NamedTuple):
     schedule: Mapping[str, Any] = MappingProxyType({})
 
 
-PLAIN = {"lane_skips": False, "shared_head": False, "kernels": (), "depth_offset": False}
+SPREAD = {"decoder_widths": (8, 4, 1), "shared_head": False}
+PLAIN = {**SPREAD, "shared_decoder": False, "lane_skips": False, "smoothing_levels": 0, "depth_offset": False}
 ARMS = {
     "paper": Arm("paper"),
     "paper, Adamax at 5e-4 as there": Arm("paper", schedule={"optimiser": "adamax", "learning_rate": 5e-4}),
     "base": Arm(),
-    "- lanes of constant width, shared head": Arm(fields={"decoder_widths": (8, 4, 1), "shared_head": False}),
+    "- lanes of constant width, shared head": Arm(fields=SPREAD),
+    "- one decoder: one an output": Arm(fields={"shared_decoder": False}),
     "- lane skips": Arm(fields={"lane_skips": False}),
-    "- kernels of own counts": Arm(fields={"kernels": ()}),
+    "- smoothed own counts": Arm(fields={"smoothing_levels": 0}),
     "- depth offset": Arm(fields={"depth_offset": False}),
-    "- all four of these": Arm(fields={**PLAIN, "decoder_widths": (8, 4, 1)}),
+    "- all five of these": Arm(fields=PLAIN),
     "- tokens: missing and masked are one": Arm(batch=merge_missing_and_masked),
-    "- direct path of metadata": Arm(network=cut_direct_path),
+    "+ metadata attend to the lanes": Arm(fields={"attends": True}),
+    "- metadata: only through attention": Arm(fields={"attends": True}, network=cut_direct_path),
     "- scale centred at 1": Arm(network=centre_scale_at_zero),
     "- metadata altogether": Arm(batch=forget_metadata),
     "- independent target: it holds its input": Arm(batch=let_target_hold_its_input),
-    "+ lane_norm turned over": Arm(fields={"lane_norm": None}),
+    "lane_norm turned over": Arm(fields={"lane_norm": None}),
     "+ beta = 1 in the count term": Arm(weights=replace(WEIGHTS, beta=1.0)),
-    "paper + lane skips, kernels, offset": Arm(
-        "paper", {"lane_skips": True, "kernels": (0.0, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0), "depth_offset": True}
+    "paper + lane skips, smoothing, offset": Arm(
+        "paper", {"lane_skips": True, "smoothing_levels": 6, "depth_offset": True}
     ),
 }
 
