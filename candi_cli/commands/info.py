@@ -86,10 +86,10 @@ def _model_text(path: Path, card: "ModelCard") -> str:
         "assay\toutputs\tdepth\tread_length\trun_types\tplatforms",
     ]
     for assay, item in card.assays.items():
-        low, high = (f"{value:.3g}" for value in item.depth_range)
+        depths = "-".join(f"{value:.3g}" for value in item.depth_range) + " reads/Gb" if item.depth_range else "NA"
         lengths = "-".join(f"{value:.0f}" for value in item.read_length_range) if item.read_length_range else "NA"
         choices = [",".join(names) or "NA" for names in (item.outputs, item.run_types, item.platforms)]
-        lines.append("\t".join([assay, choices[0], f"{low}-{high} reads/Gb", lengths, *choices[1:]]))
+        lines.append("\t".join([assay, choices[0], depths, lengths, *choices[1:]]))
     return "\n".join(lines)
 
 

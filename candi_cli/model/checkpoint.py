@@ -27,13 +27,13 @@ class AssayCard:
     ----------
     outputs : those of counts, signal and peaks that training had targets for
     standard : the covariates of its output unless others are asked for (depth in reads per Gb)
-    depth_range : reads per Gb of the training data, thinned and whole
+    depth_range : reads per Gb of the training data, thinned and whole; None where no depth is known, as of a signal
     read_length_range : bp; run_types, platforms : those in the training data
     """
 
     outputs: tuple[str, ...]
     standard: Covariates
-    depth_range: tuple[float, float]
+    depth_range: tuple[float, float] | None
     read_length_range: tuple[float, float] | None
     run_types: tuple[str, ...]
     platforms: tuple[str, ...]
@@ -73,7 +73,7 @@ class ModelCard:
             assay: AssayCard(
                 outputs=tuple(values["outputs"]),
                 standard=Covariates(**values["standard"]),
-                depth_range=tuple(values["depth_range"]),
+                depth_range=tuple(values["depth_range"]) if values["depth_range"] else None,
                 read_length_range=tuple(values["read_length_range"]) if values["read_length_range"] else None,
                 run_types=tuple(values["run_types"]),
                 platforms=tuple(values["platforms"]),

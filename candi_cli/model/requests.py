@@ -49,7 +49,7 @@ def fit_to_card(
 
 
 def _depth_warning(covariates: Covariates, trained: AssayCard) -> list[str]:
-    if not covariates.depth or not covariates.span_bp:
+    if not covariates.depth or not covariates.span_bp or not trained.depth_range:
         return []
     low, high = (bound * covariates.span_bp / GB for bound in trained.depth_range)
     if low <= covariates.depth <= high:
