@@ -2,8 +2,9 @@
 
 import hashlib
 import json
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from candi_cli.errors import RequestError
 from candi_cli.model import ModelCard
 from candi_cli.model.board import Board
 from candi_cli.model.candi import Corruption, LossWeights, Model, TrainingDataset
+from candi_cli.model.candi.dataset import TrainingBatch
 from candi_cli.model.device import Device
 from candi_cli.model.distributed import Processes
 from candi_cli.model.resume import Checkpoints
@@ -44,6 +46,10 @@ class Training:
             drop_sequence=chosen.drop_sequence,
         )  # fmt: skip
         self.weights = LossWeights(**chosen.loss_weights)
+        if chosen.batch_size < processes.world_size:
+            raise RequestError(
+                f"--batch-size {chosen.batch_size}: fewer windows than the {processes.world_size} processes; give more"
+            )
         self.precision = chosen.precision
         if self.precision == "auto":
             self.precision = "bf16" if device.type == "cuda" else "float32"
@@ -66,7 +72,10 @@ class Training:
             TrainingDataset, cohort.config,
             corruption=self.corruption, batch_size=chosen.batch_size, sequences=cohort.sequences,
         )  # fmt: skip
-        training = dataset(cohort.training, seed=chosen.seed)
+        training = dataset(cohort.training, seed=chosen.seed)  # whole batches, of all processes
+        part = dataset(
+            cohort.training, seed=chosen.seed, rank=self.processes.rank, world_size=self.processes.world_size
+        )
         held_out = dataset(cohort.held_out, seed=chosen.seed + 1) if cohort.held_out else None
         checkpoints = self._checkpoints()
         if checkpoints.resume is None:
@@ -76,7 +85,7 @@ class Training:
         with console.progress("training", chosen.steps, "steps") as advance:
             tell = _Teller(self, checkpoints, advance)
             self.history = fit(
-                self.network, training, self._schedule(),
+                self.network, _Source(part, training.describe, self.device.type == "cuda"), self._schedule(),
                 device=self.device, precision=self.precision, compiled=self._compiled(), seed=chosen.seed,
                 processes=self.processes, checkpoints=checkpoints, stopped=stop,
                 held_out=[held_out.batch(step) for step in range(SCORED_BATCHES)] if held_out else (),
@@ -128,6 +137,19 @@ class Training:
     def _where(self) -> str:
         n = self.processes.world_size
         return f"{self.device}" if n == 1 else f"{n} processes, {self.device.type}"
+
+
+@dataclass
+class _Source:
+    """This process's part of each batch, from any step on, and words on whole batches."""
+
+    dataset: TrainingDataset
+    describe: Callable[[int], str]
+    pin: bool
+
+    def batches(self, first_step: int = 0) -> Iterator[TrainingBatch]:
+        """Yield the batches."""
+        return self.dataset.batches(first_step, pin=self.pin)
 
 
 class _Teller:

@@ -52,9 +52,7 @@ class Processes:
         if self.world_size == 1:
             return model
         devices = [device] if device.type == "cuda" else None
-        return nn.parallel.DistributedDataParallel(
-            model, device_ids=devices, broadcast_buffers=False, gradient_as_bucket_view=True
-        )
+        return nn.parallel.DistributedDataParallel(model, device_ids=devices, gradient_as_bucket_view=True)
 
 
 ALONE = Processes()

@@ -1,20 +1,34 @@
 """The training loop: it learns, it is reproducible, and it stops when it should."""
 
 import math
-from itertools import repeat
+from dataclasses import replace
+from itertools import chain, count, repeat
 from typing import NamedTuple
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from candi_cli.errors import ModelError
 from candi_cli.model.candi import Corruption, Lanes, Model, TrainingDataset, preset
+from candi_cli.model.resume import Checkpoints
+from candi_cli.model.schedule import make_optimiser
 from candi_cli.model.terms import LossTerm, means, weighted_loss
-from candi_cli.model.training import Schedule, fit, score
+from candi_cli.model.training import Progress, Schedule, TrainingStopped, fit, score
 from candi_cli.store import Store
 
 CPU = torch.device("cpu")
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """Small products wait for each other's threads longer than they compute."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 class Pair(NamedTuple):
@@ -126,3 +140,156 @@ def test_a_batch_without_masked_entries_has_no_imputation_loss(store_path):
     assert weighted_loss(loss).isfinite()
     assert all(term.entries == 0 for name, term in loss.items() if name.endswith("imp"))
     assert terms["count_obs"] > 0
+
+
+class Noisy(nn.Module):
+    """A line with dropout and a term that some batches have no entry for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(1, 1)
+        self.autocast: set[bool] = set()
+
+    def forward(self, batch):
+        self.autocast.add(torch.is_autocast_enabled("cpu"))
+        return self.layer(nn.functional.dropout(batch.x[:, None], 0.5, self.training)).float()[:, 0]
+
+    def loss(self, output, targets):
+        assert not torch.is_autocast_enabled("cpu")
+        square = (output - targets.x) ** 2
+        large = targets.x.abs() > 1
+        return {
+            "all": LossTerm(square.sum(), square.sum(), torch.tensor(len(square)), 1.0),
+            "large": LossTerm((square * large).sum(), (square * large).sum(), large.sum(), 0.5),
+        }
+
+
+class Numbers:
+    """A batch for each step, named by it."""
+
+    def batch(self, step):
+        x = torch.from_numpy(np.random.default_rng(step).normal(size=4)).float()
+        return Pair(x), Pair(2 * x - 0.5)
+
+    def batches(self, first_step=0):
+        return (self.batch(step) for step in count(first_step))
+
+    def describe(self, step):
+        return f"number {step}"
+
+
+def make_noisy() -> Noisy:
+    torch.manual_seed(5)
+    return Noisy()
+
+
+def losses_of(schedule, **options) -> tuple[list[Progress], dict[str, Tensor]]:
+    reports: list[Progress] = []
+    model = make_noisy()
+    fit(model, Numbers(), schedule, device=CPU, report_every=1, on_step=reports.append, **options)
+    return reports, model.state_dict()
+
+
+def test_what_is_kept_is_the_average_of_the_weights_as_torch_computes_it():
+    model, average = Line(), AveragedModel(Line(), multi_avg_fn=get_ema_multi_avg_fn(0.7))
+    seen = []
+
+    class Watched(Line):
+        def forward(self, batch):
+            seen.append(float(self.a.detach()))
+            return super().forward(batch)
+
+    model = Watched()
+    fit(model, repeat(BATCH), Schedule(20, learning_rate=0.1, average=0.7), device=CPU)
+    last = Watched()
+    fit(last, repeat(BATCH), Schedule(20, learning_rate=0.1, average=0), device=CPU)
+    for value in [*seen[1:20], float(last.a.detach())]:
+        line = Line()
+        line.a.data.fill_(value)
+        average.update_parameters(line)
+    assert model.a.item() == pytest.approx(average.module.a.item(), rel=1e-6)
+    assert model.a.item() != pytest.approx(last.a.item(), rel=1e-3)
+
+
+def test_training_ends_after_scorings_without_improvement():
+    opposite = (BATCH[0], Pair(-BATCH[1].x))
+    history = fit(
+        Line(), repeat(BATCH), Schedule(60, learning_rate=0.1, average=0), device=CPU, held_out=[opposite],
+        score_every=2, patience=3,
+    )  # fmt: skip
+    assert [progress.step for progress in history] == [2, 4, 6, 8]  # the first is the best
+
+
+def test_a_gradient_that_is_not_finite_names_the_step_and_the_batch():
+    class Steep(Line):
+        def loss(self, output, targets):
+            root = (output - output.detach()).abs().sqrt().sum() + targets.x.sum()  # 0 with an infinite slope
+            return {"root": LossTerm(root, root, torch.tensor(1), 1.0)}
+
+    with pytest.raises(ModelError, match=r"step 1 \(batch of number 0\): the gradient is not finite"):
+        fit(Steep(), Numbers(), Schedule(5), device=CPU)
+
+
+def test_losses_far_above_their_median_for_long_end_the_training_and_name_the_first():
+    far = (Pair(torch.tensor([1.0])), Pair(torch.tensor([1e4])))
+    batches = chain([BATCH] * 80, [far] * 20, [BATCH] * 30, repeat(far))
+    with pytest.raises(ModelError, match="step 131: since then the loss is far above its median"):
+        fit(Line(), batches, Schedule(1000, learning_rate=1e-6), device=CPU)
+
+
+def test_batches_without_an_entry_of_a_term_are_counted_and_means_are_of_entries():
+    reports: list[Progress] = []
+    fit(make_noisy(), Numbers(), Schedule(30), device=CPU, report_every=30, on_step=reports.append)
+    large = [(Numbers().batch(step)[1].x.abs() > 1).sum().item() for step in range(30)]
+    assert reports[-1].without == {"all": 0, "large": large.count(0)}
+    assert large.count(0) > 0
+    each, _ = losses_of(Schedule(30))
+    weighted = sum(report.terms["large"] * n for report, n in zip(each, large, strict=True)) / sum(large)
+    assert reports[-1].terms["large"] == pytest.approx(weighted, rel=1e-6)
+    assert reports[-1].loss == pytest.approx(sum(report.loss for report in each) / 30)
+
+
+def test_bf16_is_for_the_forward_pass_alone_and_comes_close():
+    exact, _ = losses_of(Schedule(20))
+    rounded, _ = losses_of(Schedule(20), precision="bf16")
+    model = make_noisy()
+    fit(model, Numbers(), Schedule(2), device=CPU, precision="bf16", held_out=[Numbers().batch(9)])
+    assert model.autocast == {True}
+    assert [r.loss for r in rounded] != [r.loss for r in exact]
+    assert [r.loss for r in rounded] == pytest.approx([r.loss for r in exact], rel=0.05)
+
+
+def test_scores_that_a_model_has_of_its_own_are_reported_too():
+    class Scored(Line):
+        def scores(self, pairs):
+            return {"largest": max(float((output - targets.x).abs().max()) for output, targets in pairs)}
+
+    scores = score(Scored(), [BATCH, BATCH], CPU)
+    assert scores == {"largest": 6.0, "loss": 22.5, "square": 22.5}
+
+
+def test_biases_and_scales_do_not_decay():
+    optimiser = make_optimiser(nn.Sequential(nn.Linear(2, 2), nn.LayerNorm(2)), Schedule(1, weight_decay=0.3))
+    assert [(len(group["params"]), group["weight_decay"]) for group in optimiser.param_groups] == [(1, 0.3), (3, 0.0)]
+
+
+@pytest.mark.parametrize("optimiser", ["adamw", "adamax"])
+@pytest.mark.parametrize("average", [0.0, 0.9])
+def test_a_training_that_was_stopped_goes_on_to_the_same_numbers(tmp_path, optimiser, average):
+    schedule = Schedule(23, learning_rate=0.05, optimiser=optimiser, average=average)
+    held_out = [Numbers().batch(1000)]
+    unbroken, weights = losses_of(schedule, held_out=held_out, score_every=4)
+    path = tmp_path / "c.checkpoint"
+    asked = iter([False] * 9 + [True])
+    with pytest.raises(TrainingStopped) as stopped:
+        losses_of(
+            schedule, held_out=held_out, score_every=4, checkpoints=Checkpoints(path, {}), stopped=lambda: next(asked)
+        )
+    assert stopped.value.step == 10
+    torch.manual_seed(99)  # what was drawn elsewhere does not matter
+    reports, resumed = losses_of(
+        schedule, held_out=held_out, score_every=4, checkpoints=Checkpoints(path, {}, resume=path), seed=5
+    )
+    drop = {"windows_per_second": 0.0, "memory_bytes": 0}
+    assert [replace(report, **drop) for report in reports] == [replace(report, **drop) for report in unbroken[10:]]
+    assert all(torch.equal(value, weights[name]) for name, value in resumed.items())
