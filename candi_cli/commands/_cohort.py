@@ -83,6 +83,7 @@ def open_cohort(
     seed: int = 0,
     input: str = "counts",
     reads_reference: bool = False,
+    start: Config | None = None,
 ) -> Cohort:
     """Check that the stores fit together and find the windows to train and to score on.
 
@@ -92,6 +93,7 @@ def open_cohort(
     loci, ccre, n_windows, seed : see `_places.Strategy`
     input : the layer that the network reads, `counts` or `signal`
     reads_reference : the network also reads the mean signal of other biosamples
+    start : the network, instead of the preset's; assays that it does not have are left out
 
     Raises
     ------
@@ -107,9 +109,9 @@ def open_cohort(
     )
     held_out_regions = [parse_region(text, known) for text in valid_regions]
     sequences = _open_sequences(stores, stack, reference, input)
-    members, cards, kept_out = _members(stores, input)
+    members, cards, kept_out = _members(stores, input, start.assays if start else None)
     depths = [depth for card in cards.values() for depth in card.depth_range or ()]
-    config = _preset(preset, tuple(cards), rule, bool(sequences), depths, input, reads_reference)
+    config = start or _preset(preset, tuple(cards), rule, bool(sequences), depths, input, reads_reference)
     held_out = _held_out(members, where, held_out_regions, config)
     where.exclude(held_out_regions)
     allowed = [where.allowed(lanes.store, _covered(lanes, input), where.regions) for lanes in members]
@@ -142,8 +144,15 @@ def _one_rule(stores: Sequence[Store], layer: str) -> CountingRule:
     return rule
 
 
-def _members(stores: Sequence[Store], layer: str) -> tuple[list[Lanes], dict[str, AssayCard], list[str]]:
-    """Return the biosamples that have something to train on, the cards of their assays, and what is kept out."""
+def _members(
+    stores: Sequence[Store], layer: str, lanes_of: Sequence[str] | None
+) -> tuple[list[Lanes], dict[str, AssayCard], list[str]]:
+    """Return the biosamples that have something to train on, the cards of their assays, and what is kept out.
+
+    Parameters
+    ----------
+    lanes_of : the assays of the network's lanes; default: all that the stores have
+    """
     named = [(store, biosample) for store in stores for biosample in store.biosamples]
     everything = [store.experiment(name, assay) for store, name in named for assay in store.assays(name)]
     experiments = [item for item in everything if item.split in _TRAINED_ON]
@@ -154,6 +163,10 @@ def _members(stores: Sequence[Store], layer: str) -> tuple[list[Lanes], dict[str
     if not assays:
         what = "reads" if layer == "counts" else "a signal"
         raise RequestError(f"{stores[0].name}: has no assay with {what}; add experiments with {what} by 'candi bin'")
+    left_out = sorted(set(assays) - set(lanes_of or assays))
+    if left_out:
+        console.log(f"left out, as --init does not know them: {', '.join(left_out)}; --add-assay adds assays")
+    assays = tuple(assay for assay in assays if assay not in left_out)
     outputs = ("counts", "signal", "peaks") if layer == "counts" else ("signal", "peaks")
     cards = {
         assay: assay_card([item for item in experiments if item.assay == assay], layer=layer, outputs=outputs)
@@ -162,7 +175,7 @@ def _members(stores: Sequence[Store], layer: str) -> tuple[list[Lanes], dict[str
     members = []
     for store, biosample in named:
         shown = [assay for assay in store.assays(biosample) if store.experiment(biosample, assay).split in _TRAINED_ON]
-        lanes = Lanes(store, biosample, assays, shown=shown)
+        lanes = Lanes(store, biosample, lanes_of or assays, shown=shown)
         if lanes.available(layer)[:-1].any():
             members.append(lanes)
     return members, cards, kept_out

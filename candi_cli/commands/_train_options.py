@@ -10,7 +10,7 @@ import click
 from candi_cli.commands import _options as options
 
 PROBABILITY = click.FloatRange(0, 1)
-WEIGHTS = ("count", "signal", "peak", "observed", "imputed", "beta")
+WEIGHTS = ("count", "signal", "peak", "observed", "imputed", "beta", "signal_beta")
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,16 @@ class TrainOptions:
     stores: tuple[Path, ...]
     output: Path
     preset: str
+    init: Path | None
+    add_assays: tuple[str, ...]
+    freeze_trunk: bool
+    input: str
+    reference_average: bool
+    loci: str
+    ccre: Path | None
+    n_loci: int
     regions: tuple[str, ...]
+    region_intervals: Path | None
     valid_regions: tuple[str, ...]
     test_chroms: tuple[str, ...]
     blacklist: Path | None
@@ -48,6 +57,8 @@ class TrainOptions:
     resume: str
     checkpoint_every: tuple[int, float]
     nproc: int
+    workers: int
+    unpack: Path | None
     seed: int
     threads: int
     device: str
@@ -67,11 +78,15 @@ class TrainOptions:
 
 # options that change where and how fast, not what is computed (but for the last digits of sums)
 _WITHOUT_EFFECT = {
-    "output", "log", "log_every", "tensorboard", "resume", "checkpoint_every", "nproc", "threads", "device", "compiled",
+    "output", "log", "log_every", "tensorboard", "resume", "checkpoint_every", "nproc", "workers", "unpack",
+    "threads", "device", "compiled",
 }  # fmt: skip
 
 
-_SPELT = {"regions": "region", "valid_regions": "valid-region", "test_chroms": "test-chrom"}
+_SPELT = {
+    "regions": "region", "region_intervals": "region-bed", "valid_regions": "valid-region", "test_chroms": "test-chrom",
+    "add_assays": "add-assay",
+}  # fmt: skip
 
 
 def _plain(value: Any) -> Any:
@@ -118,7 +133,37 @@ _OPTIONS: list[Callable[[options.F], options.F]] = [
         "--preset", type=click.Choice(["paper", "base", "tiny"]), default="base", show_default=True,
         help="Size of the network; 'paper' also changes defaults of the training to the paper's.",
     ),
+    click.option(
+        "--init", type=options.PATH, metavar="MODEL",
+        help="Trained model to start from; its network replaces that of --preset.",
+    ),
+    click.option(
+        "--add-assay", "add_assays", multiple=True, metavar="NAME",
+        help="Assay of the stores that --init does not know and shall learn; repeatable.",
+    ),
+    click.option("--freeze-trunk", is_flag=True, help="Train nothing but what belongs to the assays of --add-assay."),
+    click.option(
+        "--input", type=click.Choice(["counts", "signal"]), default="counts", show_default=True,
+        help="What the network reads: reads per bin, or -log10 p where there are only bigWigs.",
+    ),
+    click.option(
+        "--reference-average", is_flag=True,
+        help="The network also reads the mean signal of the other biosamples at the same place.",
+    ),
+    click.option(
+        "--loci", type=click.Choice(["any", "ccre", "random", "full-chr", "gw"]), default="any", show_default=True,
+        help="Training windows: anywhere, around the elements of --ccre, a number of random ones apart (--n-loci), or "
+        "side by side over the chromosomes of -r (full-chr) or over all (gw).",
+    ),
+    click.option("--ccre", type=options.PATH, metavar="BED", help="Elements, such as ENCODE's cCREs, for --loci ccre."),
+    click.option(
+        "--n-loci", type=click.IntRange(1), default=5_000, show_default=True, help="Windows of --loci random."
+    ),
     options.regions,
+    click.option(
+        "--region-bed", "region_intervals", type=options.PATH, metavar="BED",
+        help="Regions in a file, beside those of -r.",
+    ),
     click.option(
         "--valid-region", "valid_regions", multiple=True, metavar="REGION",
         help="Region that is scored, not trained on; repeatable.",
@@ -171,7 +216,8 @@ _OPTIONS: list[Callable[[options.F], options.F]] = [
     ),
     click.option(
         "--loss-weights", type=options.Parsed("WEIGHTS", _parse_weights), default="count=0.5", show_default=True,
-        help="Weights of the loss: count=0.5,signal=1,peak=0.1,observed=0.25,imputed=1,beta=0, or some of these.",
+        help="Weights of the loss: count=0.5,signal=1,peak=0.1,observed=0.25,imputed=1,beta=0,signal_beta=0, or some "
+        "of these.",
     ),
     click.option(
         "--precision", type=click.Choice(["auto", "bf16", "float32"]), default="auto", show_default=True,
@@ -204,6 +250,14 @@ _OPTIONS: list[Callable[[options.F], options.F]] = [
     click.option(
         "--nproc", type=click.IntRange(1), default=1, show_default=True,
         help="Processes on this machine that train together, one for each GPU.",
+    ),
+    click.option(
+        "--workers", type=click.IntRange(0), default=0, show_default=True,
+        help="Processes that read ahead for each training process; give some where a GPU computes.",
+    ),
+    click.option(
+        "--unpack", type=options.PATH, metavar="DIR",
+        help="Folder in which the stores' training windows are unpacked once, so that they are read faster.",
     ),
     options.seed, options.threads, options.device,
 ]  # fmt: skip

@@ -4,7 +4,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from candi_cli.commands._cohort import Cohort, open_cohort
 from candi_cli.commands._console import console
 from candi_cli.commands._output import check_writable
 from candi_cli.commands._signals import Stop
+from candi_cli.commands._start import Start
 from candi_cli.commands._train_log import Log
 from candi_cli.commands._train_options import TrainOptions
 from candi_cli.errors import RequestError
@@ -24,7 +25,7 @@ from candi_cli.model.candi.dataset import TrainingBatch
 from candi_cli.model.device import Device
 from candi_cli.model.distributed import Processes
 from candi_cli.model.resume import Checkpoints
-from candi_cli.model.training import Progress, Schedule, fit
+from candi_cli.model.training import Progress, Schedule, fit, score
 from candi_cli.store import Store
 
 SCORED_BATCHES = 8
@@ -57,48 +58,80 @@ class Training:
         self.log_path = chosen.log or chosen.sibling(".log.tsv")
         for path in (self.checkpoint, self.log_path):
             check_writable(path, inputs=(*chosen.stores, chosen.output))
-        self.cohort = _open(chosen, stack)
-        self.network = Model(self.cohort.config, self.weights)
+        self.start = Start.of(chosen)
+        self.cohort = _open(chosen, stack, self.start)
+        if self.start:
+            self.start.check(self.cohort.rule, list(self.cohort.assays))
+        self.dataset = partial(
+            TrainingDataset, self.cohort.config,
+            corruption=self.corruption, batch_size=chosen.batch_size, sequences=self.cohort.sequences,
+            reference=self.cohort.average,
+        )  # fmt: skip
+        self.network, self.whole = self._network()
         self.n_parameters = sum(parameter.numel() for parameter in self.network.parameters())
         self.history: list[Progress] = []
         self.last: Progress | None = None
 
+    def _network(self) -> tuple[Model, TrainingDataset]:
+        """Return the network as it starts, and the batches of all processes together."""
+        whole = self.dataset(self.cohort.training, seed=self.chosen.seed)
+        batches = [whole.batch(step) for step in range(SCORED_BATCHES)]
+        if self.start:
+            return self.start.network(self.weights, batches), whole
+        network = Model(self.cohort.config, self.weights)
+        network.start_at_marginals(batches)
+        return network, whole
+
     def run(self, stop: Stop) -> None:
         """Train the network; raise TrainingStopped when asked to stop."""
-        chosen, cohort = self.chosen, self.cohort
-        n_assays = len(cohort.config.assays)
-        console.log(f"{chosen.preset}: {self.n_parameters:,} parameters, {n_assays} assays, on {self._where()}")
-        dataset = partial(
-            TrainingDataset, cohort.config,
-            corruption=self.corruption, batch_size=chosen.batch_size, sequences=cohort.sequences,
-        )  # fmt: skip
-        training = dataset(cohort.training, seed=chosen.seed)  # whole batches, of all processes
-        part = dataset(
-            cohort.training, seed=chosen.seed, rank=self.processes.rank, world_size=self.processes.world_size
-        )
-        held_out = dataset(cohort.held_out, seed=chosen.seed + 1) if cohort.held_out else None
+        chosen = self.chosen
+        name = chosen.init.name if chosen.init else chosen.preset
+        n_assays = len(self.cohort.config.assays)
+        console.log(f"{name}: {self.n_parameters:,} parameters, {n_assays} assays, on {self._where()}")
         checkpoints = self._checkpoints()
-        if checkpoints.resume is None:
-            self.network.start_at_marginals([training.batch(step) for step in range(SCORED_BATCHES)])
-        else:
+        if checkpoints.resume:
             console.log(f"going on from {checkpoints.resume}")
         with console.progress("training", chosen.steps, "steps") as advance:
-            tell = _Teller(self, checkpoints, advance)
             self.history = fit(
-                self.network, _Source(part, training.describe, self.device.type == "cuda"), self._schedule(),
+                self.network, self._source(), self._schedule(),
                 device=self.device, precision=self.precision, compiled=self._compiled(), seed=chosen.seed,
-                processes=self.processes, checkpoints=checkpoints, stopped=stop,
-                held_out=[held_out.batch(step) for step in range(SCORED_BATCHES)] if held_out else (),
-                score_every=chosen.score_every, report_every=chosen.log_every, patience=chosen.patience, on_step=tell,
+                processes=self.processes, checkpoints=checkpoints, stopped=stop, validate=self._validation(),
+                score_every=chosen.score_every, report_every=chosen.log_every, patience=chosen.patience,
+                on_step=_Teller(self, checkpoints, advance),
             )  # fmt: skip
+
+    def _source(self) -> "_Source":
+        part = self.dataset(
+            self.cohort.training, seed=self.chosen.seed, rank=self.processes.rank, world_size=self.processes.world_size
+        )
+        if self.chosen.unpack:
+            with self.processes.one_by_machine():
+                size = part.decode(self.chosen.unpack)
+            if size == 0:
+                console.warn(f"--unpack {self.chosen.unpack}: too little room; windows are read from the stores")
+        return _Source(part, self.whole.describe, self.chosen.workers, self.device.type == "cuda")
+
+    def _validation(self) -> Callable[[Any], dict[str, float]] | None:
+        """Return what scores a network on the held-out windows; only the first process asks it."""
+        if not self.cohort.held_out:
+            return None
+        batches: list[TrainingBatch] = []
+        if self.processes.first:
+            held_out = self.dataset(self.cohort.held_out, seed=self.chosen.seed + 1)
+            batches = [held_out.batch(step) for step in range(SCORED_BATCHES)]
+        return partial(score, batches=batches, device=self.device, precision=self.precision)
 
     def card(self) -> ModelCard:
         """Return the card of the trained network."""
         settings = {name.replace("-", "_"): value for name, value in self._settings().items()}
+        cohort = self.cohort
+        if self.start:
+            cohort = replace(cohort, assays=self.start.cards(cohort.assays))
+            settings["initial"] = {"file": self.start.path.name, "training": self.start.card.training}
         if self.last:
             settings["steps_done"] = self.last.step
             settings["batches_without_entries"] = {name: n for name, n in self.last.without.items() if n}
-        return self.cohort.card(
+        return cohort.card(
             corruption=self.corruption, weights=self.weights, history=self.history, n_parameters=self.n_parameters,
             settings={**settings, "command": command_line()},
         )  # fmt: skip
@@ -145,11 +178,12 @@ class _Source:
 
     dataset: TrainingDataset
     describe: Callable[[int], str]
+    workers: int
     pin: bool
 
     def batches(self, first_step: int = 0) -> Iterator[TrainingBatch]:
         """Yield the batches."""
-        return self.dataset.batches(first_step, pin=self.pin)
+        return self.dataset.batches(first_step, workers=self.workers, pin=self.pin)
 
 
 class _Teller:
@@ -205,12 +239,16 @@ def note(progress: Progress) -> str:
     )
 
 
-def _open(chosen: TrainOptions, stack: ExitStack) -> Cohort:
+def _open(chosen: TrainOptions, stack: ExitStack, start: Start | None) -> Cohort:
     if chosen.resume not in ("auto", "never") and not Path(chosen.resume).is_file():
         raise RequestError(f"--resume {chosen.resume}: no such checkpoint; give auto, never or a file")
     opened = [stack.enter_context(Store.open(path)) for path in chosen.stores]
+    config = start.config if start else None
     return open_cohort(
         opened, stack,
-        preset=chosen.preset, regions=chosen.regions, valid_regions=chosen.valid_regions,
-        test_chroms=chosen.test_chroms, blacklist=chosen.blacklist, reference=chosen.reference,
+        preset=chosen.preset, regions=chosen.regions, region_intervals=chosen.region_intervals,
+        valid_regions=chosen.valid_regions, test_chroms=chosen.test_chroms, blacklist=chosen.blacklist,
+        reference=chosen.reference, loci=chosen.loci, ccre=chosen.ccre, n_windows=chosen.n_loci, seed=chosen.seed,
+        input=config.input if config else chosen.input,
+        reads_reference=config.reads_reference if config else chosen.reference_average, start=config,
     )  # fmt: skip

@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 import torch
@@ -16,6 +17,9 @@ from torch import Tensor, nn
 from candi_cli.errors import ProcessError, RequestError
 
 RENDEZVOUS = "CANDI_RENDEZVOUS"  # a file through which the processes of one machine find each other
+_PATIENCE = timedelta(
+    hours=2
+)  # while another process unpacks stores, scores or saves; one that ends is noticed at once
 _PEER_LOST = ("closed by peer", "reset by peer", "broken pipe", "socket closed", "nccl", "timed out", "store")
 
 
@@ -46,6 +50,16 @@ class Processes:
         shared = [value]
         dist.broadcast_object_list(shared, src=0)
         return shared[0]
+
+    @contextmanager
+    def one_by_machine(self) -> Iterator[None]:
+        """Let one process of each machine go first, for work that the others then find done."""
+        waits = self.world_size > 1 and int(os.environ.get("LOCAL_RANK", self.rank)) > 0
+        if waits:
+            dist.barrier()
+        yield
+        if self.world_size > 1 and not waits:
+            dist.barrier()
 
     def wrap(self, model: nn.Module, device: torch.device) -> nn.Module:
         """Return a model whose gradients are the means over the processes; it starts at the first one's weights."""
@@ -84,7 +98,7 @@ def joined(device: torch.device) -> Iterator[tuple[Processes, torch.device]]:
         dist.init_process_group(
             "nccl" if device.type == "cuda" else "gloo",
             init_method=f"file://{path}" if path else "env://",
-            rank=rank, world_size=world_size, device_id=device if device.type == "cuda" else None,
+            rank=rank, world_size=world_size, timeout=_PATIENCE, device_id=device if device.type == "cuda" else None,
         )  # fmt: skip
         yield Processes(rank, world_size), device
     except RuntimeError as error:
