@@ -103,11 +103,18 @@ def train(options: argparse.Namespace, store: Store, config: Config, train_bins:
     model.start_at_marginals([dataset.batch(step) for step in range(4)])
 
     def show(progress: Progress) -> None:
-        if progress.step % options.report == 0:
-            print(f"  {name}: step {progress.step:5} loss {progress.loss:.4f}", flush=True)
+        print(f"  {name}: step {progress.step:5} loss {progress.loss:.4f}", flush=True)
 
     schedule = Schedule(steps=options.steps, learning_rate=options.learning_rate)
-    fit(model, dataset, schedule, device=choose(options.device), seed=options.seed, on_step=show)
+    fit(
+        model,
+        dataset,
+        schedule,
+        device=choose(options.device),
+        seed=options.seed,
+        report_every=options.report,
+        on_step=show,
+    )
     return model
 
 
