@@ -5,6 +5,7 @@ projections, three separate decoders, attention without a fused kernel. `load_pl
 """
 
 import math
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -12,14 +13,12 @@ from torch import Tensor, nn
 from x_transformers import Encoder
 
 from candi_cli.model.candi.config import SEQUENCE_POOLS, Config
+from candi_cli.model.candi.likelihood import LOG_DISPERSION_LIMITS, LOG_MEAN_LIMIT, SD_FLOOR, soft_clamp
 from candi_cli.model.candi.network import (
-    LOG_DISPERSION_LIMITS,
-    LOG_MEAN_LIMIT,
     MASKED,
     MISSING,
     NO_SEQUENCE,
     OBSERVED,
-    SD_FLOOR,
     CandiBatch,
     CandiOutput,
     CovariateEmbedding,
@@ -57,8 +56,7 @@ class PlainDecoder(nn.Module):
         n_assays = len(config.assays)
         widths = (config.signal_widths[-1], *config.decoder_widths)
         self.ups = nn.ModuleList(
-            nn.ConvTranspose1d(n_assays * i, n_assays * o, 3, 2, 1, 1, groups=n_assays)
-            for i, o in zip(widths, widths[1:], strict=False)
+            nn.ConvTranspose1d(n_assays * i, n_assays * o, 3, 2, 1, 1, groups=n_assays) for i, o in pairwise(widths)
         )
         self.conditions = nn.ModuleList(CrossAttention(config.covariate_width, o) for o in widths[1:])
         self.heads = nn.ModuleList(nn.Linear(n_assays * widths[-1], n_assays) for _ in range(n_outputs))
@@ -80,14 +78,11 @@ class PlainNetwork(nn.Module):
         self.covariates_out = CovariateEmbedding(config, n_lanes - 1)
         widths = (3, *config.signal_widths)
         self.signal_convs = nn.ModuleList(
-            nn.Conv1d(n_lanes * i, n_lanes * o, 3, padding=1, groups=n_lanes)
-            for i, o in zip(widths, widths[1:], strict=False)
+            nn.Conv1d(n_lanes * i, n_lanes * o, 3, padding=1, groups=n_lanes) for i, o in pairwise(widths)
         )
         self.conditions = nn.ModuleList(CrossAttention(config.covariate_width, o) for o in config.signal_widths)
         widths = (4, *config.sequence_widths)
-        self.sequence_convs = nn.ModuleList(
-            nn.Conv1d(i, o, 3, padding=1) for i, o in zip(widths, widths[1:], strict=False)
-        )
+        self.sequence_convs = nn.ModuleList(nn.Conv1d(i, o, 3, padding=1) for i, o in pairwise(widths))
         self.missing = nn.Parameter(torch.zeros(widths[-1]))
         fused = n_lanes * config.signal_widths[-1] + widths[-1]
         self.fusion = nn.Sequential(nn.Linear(fused, config.d_model), nn.LayerNorm(config.d_model))
@@ -122,8 +117,8 @@ class PlainNetwork(nn.Module):
         asked = self.covariates_out(batch.covariates_out, requested)
         counts, signal, peaks = (decoder(latent, asked) for decoder in self.decoders)
         return CandiOutput(
-            counts[0].clamp(-LOG_MEAN_LIMIT, LOG_MEAN_LIMIT),
-            counts[1].clamp(*LOG_DISPERSION_LIMITS),
+            soft_clamp(counts[0], -LOG_MEAN_LIMIT, LOG_MEAN_LIMIT),
+            soft_clamp(counts[1], *LOG_DISPERSION_LIMITS),
             F.softplus(signal[0]),
             SD_FLOOR + F.softplus(signal[1]),
             peaks[0],

@@ -29,6 +29,8 @@ class Config:
     shared_head : one output head for all assays instead of a linear layer that mixes them
     smoothing_levels : widths of kernels through which a lane's own counts (and the reference) reach the mean of its
         distribution directly, 2^level bins or so; 0 for none
+    cross_width : hidden channels of a small network that sees all lanes, smoothed, at each bin: what the tracks of a
+        biosample share at full resolution; 0 for none
     depth_offset : the count mean is proportional to the requested depth, beside what is learned of it
     depth_range : log2 reads per Gb that training covered; depths outside are embedded as its ends
     """
@@ -54,6 +56,7 @@ class Config:
     shared_decoder: bool = True
     shared_head: bool = True
     smoothing_levels: int = 6
+    cross_width: int = 64
     depth_offset: bool = True
     depth_range: tuple[float, float] = (10.0, 33.0)
 
@@ -98,13 +101,14 @@ def preset(
         sizes = {
             "signal_widths": (3, 9, 27), "sequence_widths": (12, 36, 108, 324, d_model), "decoder_widths": (9, 3, 1),
             "d_model": d_model, "n_sab": 4, "n_head": 9, "attends": True, "lane_skips": False,
-            "shared_decoder": False, "shared_head": False, "smoothing_levels": 0, "depth_offset": False,
+            "shared_decoder": False, "shared_head": False, "smoothing_levels": 0,
+            "cross_width": 0, "depth_offset": False,
         }  # fmt: skip
     elif name == "tiny":
         sizes = {
             "context_bins": 240, "flank_bins": 40, "signal_widths": (4, 4, 4), "decoder_widths": (4, 4, 4),
             "sequence_widths": (8, 8, 16, 16, 32), "covariate_width": 16, "d_model": 32, "n_sab": 1, "n_head": 2,
-            "dim_head": 32,
+            "dim_head": 32, "cross_width": 16,
         }  # fmt: skip
     config = Config(assays, resolution, input=input, reads_reference=reads_reference, **sizes)
     return config if reads_sequence else replace(config, sequence_widths=())

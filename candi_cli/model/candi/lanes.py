@@ -12,42 +12,41 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from candi_cli.model.candi.products import aligned_linear, channels_last_conv
+
 KERNEL_SIZE = 3
 
 
-def neighbours(features: Tensor) -> Tensor:
-    """Return each position's channels beside those of the ones before and after: (..., L, W) to (..., L, 3W).
+def block_diagonal(weight: Tensor) -> Tensor:
+    """Return one matrix (..., T*I, T*O) with the matrices of lanes (..., T, I, O) on its diagonal."""
+    n_lanes = weight.shape[-3]
+    identity = torch.eye(n_lanes, dtype=weight.dtype, device=weight.device)
+    return (weight[..., None, :] * identity[:, None, :, None]).flatten(-4, -3).flatten(-2)
 
-    Positions outside of the window are 0.
-    """
-    before, after = F.pad(features[..., :-1, :], (0, 0, 1, 0)), F.pad(features[..., 1:, :], (0, 0, 0, 1))
-    return torch.cat([before, features, after], dim=-1)
+
+def to_rows(lanes: Tensor) -> Tensor:
+    """Return lanes (N, T, L, W) with all of a position's channels in a row: (N, L, T*W)."""
+    return lanes.transpose(1, 2).flatten(2)
+
+
+def to_lanes(rows: Tensor, n_lanes: int) -> Tensor:
+    """Return rows (N, L, T*W) as lanes (N, T, L, W)."""
+    return rows.unflatten(2, (n_lanes, -1)).transpose(1, 2)
 
 
 def lane_products(shifted: list[Tensor], weights: list[Tensor], bias: Tensor) -> Tensor:
-    """Return the sum over shifts of each lane's channels times its own matrix: (N, T, L, O).
+    """Return the sum over shifts of each lane's channels times its own matrix: (N, T, L, O), lane by lane.
 
     Parameters
     ----------
     shifted : the features seen from a neighbouring position, each (N, T, L, I)
     weights : for each shift (T, I, O); bias : (T, O)
     """
-    if shifted[0].is_cuda:
-        return _block_diagonal(torch.cat(shifted, dim=-1), torch.cat(weights, dim=1), bias)
     n, n_lanes = shifted[0].shape[:2]
     product = bias[:, None].repeat(n, 1, 1)  # (N*T, 1, O)
     for features, weight in zip(shifted, weights, strict=True):
         product = torch.baddbmm(product, features.flatten(0, 1), weight.repeat(n, 1, 1))
     return product.unflatten(0, (n, n_lanes))
-
-
-def _block_diagonal(features: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """Return the product of each lane with its matrix as one product with a large matrix that is mostly 0."""
-    n_lanes, width_in, width_out = weight.shape
-    identity = torch.eye(n_lanes, dtype=weight.dtype, device=weight.device)
-    dense = (weight[:, :, None] * identity[:, None, :, None]).reshape(n_lanes * width_in, n_lanes * width_out)
-    rows = features.transpose(1, 2).flatten(2)  # (N, L, T*I)
-    return F.linear(rows, dense.T, bias.flatten()).unflatten(2, (n_lanes, width_out)).transpose(1, 2)
 
 
 class LaneConv(nn.Module):
@@ -62,10 +61,19 @@ class LaneConv(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """features: (N, T, L, I); returns (N, T, L, O)."""
+        return self.all_lanes(features) if features.is_cuda else self.lane_by_lane(features)
+
+    def lane_by_lane(self, features: Tensor) -> Tensor:
+        """Return the convolution as a product for each lane."""
         length = features.shape[2]
         padded = F.pad(features, (0, 0, 1, 1))
         shifted = [padded[:, :, shift : shift + length] for shift in range(KERNEL_SIZE)]
         return lane_products(shifted, list(self.weight), self.bias)
+
+    def all_lanes(self, features: Tensor) -> Tensor:
+        """Return the convolution with one kernel that is block-diagonal over lanes."""
+        convolved = channels_last_conv(to_rows(features), block_diagonal(self.weight), self.bias.flatten())
+        return to_lanes(convolved, features.shape[1])
 
 
 class LaneDeconv(nn.Module):
@@ -100,12 +108,22 @@ class LaneDeconv(nn.Module):
             here, after = (matrix.flatten(0, 1).flatten(2) for matrix in (here, after))
             bias, lanes = bias.flatten(0, 1).flatten(1), features.flatten(1, 2)
         shifted = [lanes, F.pad(lanes[:, :, 1:], (0, 0, 0, 1))]
-        raised = lane_products(shifted, [here, after], bias)
+        if features.is_cuda:
+            raised = self.all_lanes(shifted, [here, after], bias)
+        else:
+            raised = lane_products(shifted, [here, after], bias)
         if self.shared_input:
             raised = raised.unflatten(3, (n_decoders, 2, width_out)).permute(0, 3, 1, 2, 4, 5)  # (N, D, T, L, 2, O)
         else:
             raised = raised.unflatten(3, (2, width_out)).unflatten(1, (n_decoders, n_lanes))
         return raised.flatten(3, 4)
+
+    @staticmethod
+    def all_lanes(shifted: list[Tensor], weights: list[Tensor], bias: Tensor) -> Tensor:
+        """Return `lane_products` as one product with a matrix that is block-diagonal over lanes."""
+        rows = torch.cat([to_rows(features) for features in shifted], dim=-1)
+        matrix = torch.cat([block_diagonal(weight) for weight in weights])
+        return to_lanes(aligned_linear(rows, matrix.T, bias.flatten()), len(bias))
 
 
 class StackedLinear(nn.Module):

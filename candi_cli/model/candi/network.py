@@ -26,10 +26,11 @@ from candi_cli.model.candi.lanes import (
     Condition,
     LaneConv,
     LaneDeconv,
-    neighbours,
     normalise_lanes,
+    to_rows,
 )
-from candi_cli.model.candi.likelihood import LOG_DISPERSION_LIMITS, LOG_MEAN_LIMIT, SD_FLOOR
+from candi_cli.model.candi.likelihood import LOG_DISPERSION_LIMITS, LOG_MEAN_LIMIT, SD_FLOOR, soft_clamp
+from candi_cli.model.candi.products import AlignedLinear, align, position_conv
 from candi_cli.model.candi.smoothing import mix, smooth
 from candi_cli.model.candi.transform import signal_transform
 
@@ -173,7 +174,7 @@ class SequenceTower(nn.Module):
             self.convs.append(conv)
         self.missing = nn.Parameter(torch.zeros(widths[-1]))
         digits = torch.cartesian_prod(*[torch.arange(5)] * 4)  # every 4-mer, (625, 4)
-        bases = F.one_hot(digits, 5)[..., :4].float()  # N is no base: a row of zeros
+        bases = F.one_hot(digits, 5)[..., :4].to(torch.get_default_dtype())  # N is no base: zeros
         self.words: Tensor
         self.register_buffer("words", torch.stack([bases[:, :3], bases[:, 1:]], dim=1).flatten(2), persistent=False)
 
@@ -181,7 +182,8 @@ class SequenceTower(nn.Module):
         """codes: (N, G); returns (N, L', D_sequence), the missing token where a window has no sequence."""
         features = F.embedding(_words_at(codes), self._table())  # (N, G/2, W)
         for conv, pool in zip(self.convs[1:], SEQUENCE_POOLS[1:], strict=True):
-            features = F.gelu(conv(neighbours(features))).unflatten(1, (-1, pool)).amax(dim=2)
+            weight = conv.weight.unflatten(1, (3, -1)).permute(1, 2, 0)  # (O, 3*I) -> (3, I, O)
+            features = F.gelu(position_conv(features, weight, conv.bias)).unflatten(1, (-1, pool)).amax(dim=2)
         has_sequence = codes[:, :1] != NO_SEQUENCE  # (N, 1)
         return torch.where(has_sequence[..., None], features, self.missing.to(features.dtype))
 
@@ -270,6 +272,30 @@ class Head(nn.Module):
         return mixed.unflatten(2, (-1, lanes.shape[1])).permute(2, 0, 3, 1)
 
 
+class CrossLanes(nn.Module):
+    """A small network over all lanes at each bin, beside the decoders: their lanes have met at 200 bp only.
+
+    What it gives is added to the heads' values; it starts at 0.
+    """
+
+    def __init__(self, config: Config, n_features: int, n_outputs: dict[str, int]) -> None:
+        super().__init__()
+        self.n_assays, self.n_outputs = len(config.assays), n_outputs
+        self.hidden = nn.Linear(n_features, config.cross_width)
+        self.deeper = nn.Linear(config.cross_width, config.cross_width)
+        self.out = nn.Linear(config.cross_width, sum(n_outputs.values()) * self.n_assays)
+        nn.init.zeros_(self.out.weight)
+        nn.init.zeros_(self.out.bias)
+
+    def forward(self, tracks: list[Tensor]) -> dict[str, Tensor]:
+        """tracks: each (K, N, T, L); returns (n_outputs, N, A, L) for each output."""
+        rows = torch.cat([each.movedim(0, 1).flatten(1, 2) for each in tracks], dim=1)  # (N, K*T, L)
+        hidden = F.gelu(self.hidden.weight @ rows + self.hidden.bias[:, None])
+        hidden = F.gelu(self.deeper.weight @ hidden + self.deeper.bias[:, None])  # (N, H, L)
+        values = (self.out.weight @ hidden + self.out.bias[:, None]).unflatten(1, (-1, self.n_assays)).movedim(1, 0)
+        return dict(zip(self.n_outputs, values.split(list(self.n_outputs.values())), strict=True))
+
+
 class Encoded(NamedTuple):
     """What the encoder hands to the decoders.
 
@@ -298,24 +324,28 @@ class Network(nn.Module):
         )
         self.sequence_tower = SequenceTower(config.sequence_widths) if config.reads_sequence else None
         fused = n_lanes * config.signal_widths[-1] + (config.sequence_widths[-1] if config.reads_sequence else 0)
-        self.fusion = nn.Sequential(nn.Linear(fused, config.d_model), nn.LayerNorm(config.d_model))
+        self.fusion = nn.Sequential(AlignedLinear(fused, config.d_model), nn.LayerNorm(config.d_model))
         self.transformer = TransformerEncoder(
             dim=config.d_model, depth=config.n_sab, heads=config.n_head, attn_dim_head=config.dim_head,
             rotary_pos_emb=True, rotary_emb_dim=config.dim_head // 2, ff_mult=4,
             attn_dropout=config.dropout, ff_dropout=config.dropout, attn_flash=True,
         )  # fmt: skip
-        self.latent_projection = nn.Linear(config.d_model, n_assays * config.signal_widths[-1])
+        align(self.transformer)
+        self.latent_projection = AlignedLinear(config.d_model, n_assays * config.signal_widths[-1])
         self.decoders = Decoders(config)
-        self.heads = nn.ModuleList(self._head(outputs) for outputs in config.decoders)
-
-    def _head(self, outputs: tuple[str, ...]) -> Head:
-        """Return a decoder's head: an output that mixes smoothed tracks in needs a factor and weights for them."""
-        n_candidates = self.config.smoothing_levels + 1 if self.config.smoothing_levels else 0
-        n_outputs = {name: {"counts": 2, "signal": 2, "peaks": 1}[name] for name in outputs}
-        mixed = [name for name in outputs if self._mixes(name)]
-        for name in mixed:
-            n_outputs[name] += n_candidates + 2
-        return Head(self.config, n_outputs, n_candidates * len(mixed))
+        n_candidates = config.smoothing_levels + 1 if config.smoothing_levels else 0
+        n_outputs = {"counts": 2, "signal": 2, "peaks": 1}
+        for name in config.outputs:
+            if self._mixes(name):  # a factor or residual, and the weights of the mixture
+                n_outputs[name] += n_candidates + 2
+        self.heads = nn.ModuleList(
+            Head(config, {name: n_outputs[name] for name in outputs}, n_candidates * sum(map(self._mixes, outputs)))
+            for outputs in config.decoders
+        )
+        self.cross = None
+        if config.cross_width and config.smoothing_levels:
+            n_tracks = n_lanes + (n_assays if config.reads_reference else 0)
+            self.cross = CrossLanes(config, n_tracks * n_candidates, {name: n_outputs[name] for name in config.outputs})
 
     def output_biases(self) -> dict[str, Tensor]:
         """Return the biases of each output's values, (n_outputs, A); the first is that of its mean or logit."""
@@ -357,7 +387,7 @@ class Network(nn.Module):
         for stage in self.signal_tower:
             features, fine = stage(features, covariates)
             skips.append(fine)
-        features = features.transpose(1, 2).flatten(2)  # (N, L', T*W)
+        features = to_rows(features)  # (N, L', T*W)
         if self.sequence_tower is not None:
             if sequence_features is None:
                 sequence_features = self.read_sequence(batch.sequence, *features.shape[:2])
@@ -385,36 +415,50 @@ class Network(nn.Module):
         covariates = self.covariates_out(asked, requested)
         latent = self.latent_projection(encoded.latent).unflatten(2, (len(self.config.assays), -1))  # (N, L', A, W)
         features = self.decoders(latent.transpose(1, 2), encoded.skips, covariates)  # (N, D, A, L, W)
-        candidates = {name: self._candidates(name, batch) for name in self.config.outputs if self._mixes(name)}
+        candidates = self._candidates(batch) if self.config.smoothing_levels else {}
         values: dict[str, Tensor] = {}
         for head, outputs, lanes in zip(self.heads, self.config.decoders, features.unbind(dim=1), strict=True):
-            values |= head(lanes, [candidates[name].features for name in outputs if name in candidates])
-        log_mean, log_dispersion = None, None
-        if "counts" in values:
-            log_mean, log_dispersion = self._counts(values["counts"], candidates.get("counts"), asked)
-        mean, spread, *_ = values["signal"]
-        mean = F.softplus(mean)
-        if "signal" in candidates:
-            mean = mix(mean, *candidates["signal"].weighed(values["signal"]))
-        signal = (mean.mT, SD_FLOOR + F.softplus(spread).mT)  # (N, L, A) each
-        peak_logit = values["peaks"][0].mT
-        if log_mean is None or log_dispersion is None:
-            return CandiOutput(None, None, *signal, peak_logit)
-        return CandiOutput(log_mean.mT, log_dispersion.mT, *signal, peak_logit)
+            extra = [candidates[name].features[:, :, : lanes.shape[1]] for name in outputs if self._mixes(name)]
+            values |= head(lanes, extra)
+        if self.cross is not None:
+            crossing = self.cross([each.features for each in candidates.values()])
+            values = {name: value + crossing[name] for name, value in values.items()}
+        mean, sd = self._signal(values["signal"], candidates.get("signal"))
+        peak_logit = values["peaks"][0].mT  # (N, L, A)
+        if "counts" not in values:
+            return CandiOutput(None, None, mean.mT, sd.mT, peak_logit)
+        log_mean, log_dispersion = self._counts(values["counts"], candidates.get("counts"), asked)
+        return CandiOutput(log_mean.mT, log_dispersion.mT, mean.mT, sd.mT, peak_logit)
 
-    def _candidates(self, output: str, batch: CandiBatch) -> "Candidates":
-        """Return smoothed tracks: a lane's own counts as if of a common depth, or the reference."""
+    def _candidates(self, batch: CandiBatch) -> dict[str, "Candidates"]:
+        """Return smoothed tracks by the output whose mean they may be: all lanes' own (the control too), the reference.
+
+        Counts are as if of a common depth; a network that reads signal looks at its lanes but does not mix them in.
+        """
         n_levels = self.config.smoothing_levels
-        if output == "signal":
+        observed = batch.availability.mT == OBSERVED  # (N, T, L)
+        found = {}
+        if self.config.input == "counts":
+            smoothed, known = smooth(batch.values.mT.to(self.dtype), observed, n_levels)
+            depth = (batch.covariates_in[:, 0, :, None] - DEPTH_CENTRE).nan_to_num(0.0)  # (N, T, 1)
+            rates = (smoothed + _RATE_FLOOR) * torch.exp2(-depth)
+            found["counts"] = Candidates(rates, known, torch.where(known, rates.log() / _LOG_RATE_SCALE, 0))
+        else:
+            smoothed, known = smooth(signal_transform(batch.values.mT.to(self.dtype)), observed, n_levels)
+            found["own signal"] = Candidates(smoothed, known, torch.where(known, smoothed, 0))
+        if self.config.reads_reference:
             reference = _reference(batch).to(self.dtype).mT  # (N, A, L)
-            known = reference.isfinite()
-            smoothed, known = smooth(reference.nan_to_num(0.0), known, n_levels)
-            return Candidates(smoothed, known, torch.where(known, smoothed, 0))
-        observed = batch.availability[..., :-1].mT == OBSERVED
-        smoothed, known = smooth(batch.values[..., :-1].mT.to(self.dtype), observed, n_levels)
-        depth = (batch.covariates_in[:, 0, :-1, None] - DEPTH_CENTRE).nan_to_num(0.0)  # (N, A, 1)
-        rates = (smoothed + _RATE_FLOOR) * torch.exp2(-depth)
-        return Candidates(rates, known, torch.where(known, rates.log() / _LOG_RATE_SCALE, 0))
+            smoothed, known = smooth(reference.nan_to_num(0.0), reference.isfinite(), n_levels)
+            found["signal"] = Candidates(smoothed, known, torch.where(known, smoothed, 0))
+        return found
+
+    def _signal(self, values: Tensor, reference: "Candidates | None") -> tuple[Tensor, Tensor]:
+        """Return mean and sd of arcsinh(-log10 p), (N, A, L) each.
+
+        With a reference, the mean is a mixture of an inferred value with the smoothed reference, plus a residual.
+        """
+        mean, sd = F.softplus(values[0]), SD_FLOOR + F.softplus(values[1])
+        return (mean if reference is None else reference.mixed(mean, values) + values[2]), sd
 
     def _counts(self, values: Tensor, own: "Candidates | None", asked: Tensor) -> tuple[Tensor, Tensor]:
         """Return log mean and log dispersion of the counts, (N, A, L) each.
@@ -423,26 +467,27 @@ class Network(nn.Module):
         assay (what another read length or run type does to counts): a factor for each bin would let errors of shape
         into the highest peaks.
         """
-        log_mean, log_dispersion = values[0], values[1]
+        log_mean = soft_clamp(values[0], -LOG_MEAN_LIMIT, LOG_MEAN_LIMIT)
+        log_dispersion = soft_clamp(values[1], *LOG_DISPERSION_LIMITS)
         if own is not None:
-            rate = log_mean.clamp(-LOG_MEAN_LIMIT, LOG_MEAN_LIMIT).exp()
-            log_mean = mix(rate, *own.weighed(values)).log() + values[2].mean(dim=-1, keepdim=True)
+            log_mean = own.mixed(log_mean.exp(), values).log() + values[2].mean(dim=-1, keepdim=True)
         if self.config.depth_offset:
             depth = asked[:, 0, :, None] - DEPTH_CENTRE  # (N, A, 1)
             log_mean = log_mean + math.log(2) * depth.nan_to_num(0.0)
-        return log_mean.clamp(-LOG_MEAN_LIMIT, LOG_MEAN_LIMIT), log_dispersion.clamp(*LOG_DISPERSION_LIMITS)
+        return log_mean.clamp(-LOG_MEAN_LIMIT, LOG_MEAN_LIMIT), log_dispersion
 
 
 class Candidates(NamedTuple):
-    """Smoothed tracks that a mean may be made of, where they are known, and as features; (K, N, A, L) each."""
+    """Smoothed tracks that a mean may be made of, where they are known, and as features; (K, N, T, L) each."""
 
     smoothed: Tensor
     known: Tensor
     features: Tensor
 
-    def weighed(self, values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return what `mix` needs of a head's values, of which two and a factor come before the scores."""
-        return self.smoothed, values[3:], self.known
+    def mixed(self, inferred: Tensor, values: Tensor) -> Tensor:
+        """Return the mixture with an inferred value (N, A, L), by the scores after a head's first three values."""
+        n_assays = inferred.shape[1]
+        return mix(inferred, self.smoothed[:, :, :n_assays], values[3:], self.known[:, :, :n_assays])
 
 
 def _reference(batch: CandiBatch) -> Tensor:

@@ -1,7 +1,7 @@
 """The network with its training loss."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -9,9 +9,10 @@ from torch import Tensor
 
 from candi_cli.model.candi.config import Config
 from candi_cli.model.candi.dataset import CandiTargets, TrainingBatch
-from candi_cli.model.candi.likelihood import gaussian_nll, negative_binomial_nll, peak_nll, sum_where
+from candi_cli.model.candi.likelihood import gaussian_emphasis, gaussian_nll, negative_binomial_nll, peak_nll, sum_where
 from candi_cli.model.candi.network import DEPTH_CENTRE, CandiOutput, Network
 from candi_cli.model.candi.transform import signal_transform
+from candi_cli.model.candi.validation import scores
 from candi_cli.model.terms import LossTerm
 
 
@@ -63,6 +64,11 @@ class Model(Network):
                 terms[f"{name}_{part}"] = LossTerm(total, learned, where.sum(), factor * weight)
         return terms
 
+    @staticmethod
+    def scores(pairs: Iterable[tuple[CandiOutput, CandiTargets]]) -> dict[str, float]:
+        """Return the scores of held-out outputs; see `validation`."""
+        return scores(pairs)
+
     def _likelihoods(
         self, output: CandiOutput, targets: CandiTargets
     ) -> dict[str, tuple[float, Tensor, Tensor, Tensor | None]]:
@@ -75,7 +81,7 @@ class Model(Network):
             nll = negative_binomial_nll(targets.counts, log_mean, log_dispersion)
             terms["count"] = (weights.count, counted, nll, _count_emphasis(log_mean, log_dispersion, weights.beta))
         nll = gaussian_nll(signal_transform(targets.signal.float()), mean, sd)
-        emphasis = sd.detach() ** (2 * weights.signal_beta) if weights.signal_beta else None
+        emphasis = gaussian_emphasis(sd, weights.signal_beta) if weights.signal_beta else None
         terms["signal"] = (weights.signal, scored, nll, emphasis)
         terms["peak"] = (weights.peak, called, peak_nll(targets.peaks, output.peak_logit), None)
         return terms

@@ -1,0 +1,129 @@
+"""Each fast form equals the plain one: in float64, values and gradients."""
+
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from candi_cli.covariates import PLATFORMS, Covariates, encode
+from candi_cli.model.candi import preset
+from candi_cli.model.candi.lanes import LaneConv, LaneDeconv, block_diagonal, lane_products
+from candi_cli.model.candi.network import MASKED, MISSING, NO_SEQUENCE, OBSERVED, CandiBatch, Network, SequenceTower
+from candi_cli.model.candi.products import aligned_linear, channels_last_conv, position_conv
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
+from plain import PlainNetwork, load_plain
+
+ASSAYS = ("H3K27me3", "H3K36me3", "H3K4me3")
+
+
+@pytest.fixture(autouse=True)
+def double():
+    torch.manual_seed(0)
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
+def batch(config) -> CandiBatch:
+    length, lanes = config.context_bins, len(config.assays) + 1
+    availability = torch.full((2, length, lanes), OBSERVED, dtype=torch.uint8)
+    availability[0, 100:140, :-1] = MASKED
+    availability[1, :, 1] = MASKED
+    availability[1, :, 2] = MISSING
+    values = torch.randint(0, 9, (2, length, lanes)) * (availability == OBSERVED)
+    sequence = torch.randint(0, 5, (2, length * config.resolution), dtype=torch.uint8)
+    sequence[1] = NO_SEQUENCE
+    asked = [Covariates(40e6, 100, "paired-ended", PLATFORMS[5], 3e9), Covariates(), Covariates(1e6, 36, span_bp=3e9)]
+    covariates = torch.from_numpy(encode([*asked, None])).double().expand(2, -1, -1)
+    return CandiBatch(values, availability, covariates, covariates[..., :-1], sequence)
+
+
+def close(one, other, tolerance=1e-8):
+    torch.testing.assert_close(one, other, rtol=tolerance, atol=tolerance)
+
+
+def test_the_paper_network_equals_its_plain_form_in_values_and_gradients():
+    # the rotary angles are float32 constants of the library: that is all of the difference
+    config = preset("paper", ASSAYS, resolution=25, reads_sequence=True)
+    plain, network = PlainNetwork(config).eval(), Network(config).eval()
+    load_plain(network, plain)
+    inputs = batch(config)
+    one, other = plain(inputs), network(inputs)
+    for a, b in zip(one, other, strict=True):
+        close(a, b)
+    for output in (one, other):
+        sum((parameter**2).sum() for parameter in output).backward()
+    close(plain.latent_projection.weight.grad, network.latent_projection.weight.grad, 1e-6)
+    first = plain.sequence_convs[0].weight.grad.transpose(1, 2).flatten(1)  # through the table of 4-mers
+    close(first, network.sequence_tower.convs[0].weight.grad, 1e-6)
+    lanes = plain.signal_convs[1].weight.grad.unflatten(0, (4, -1)).permute(3, 0, 2, 1)
+    close(lanes, network.signal_tower[1].conv.weight.grad, 1e-6)
+    ups = torch.stack([each.ups[2].weight.grad.unflatten(0, (3, -1)) for each in plain.decoders])
+    close(ups.permute(4, 0, 1, 2, 3)[[1, 2, 0]], network.decoders.ups[2].weight.grad, 1e-6)
+
+
+def test_dna_that_was_read_before_serves_another_sample():
+    config = preset("base", ASSAYS, resolution=25, reads_sequence=True)
+    network, inputs = Network(config).eval(), batch(config)
+    features = network.read_sequence(inputs.sequence, 2, config.context_bins // 8)
+    for a, b in zip(network(inputs), network(inputs._replace(sequence=None), features), strict=True):
+        assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize(("width_in", "width_out"), [(3, 3), (3, 9), (5, 8), (8, 1)])
+def test_lanes_one_by_one_equal_one_block_diagonal_kernel_and_a_grouped_convolution(width_in, width_out):
+    conv, features = LaneConv(4, width_in, width_out), torch.randn(2, 4, 24, width_in)
+    torch.nn.init.normal_(conv.bias)
+    kernel = conv.weight.permute(1, 3, 2, 0).flatten(0, 1)  # (T*O, I, 3)
+    grouped = F.conv1d(features.mT.flatten(1, 2), kernel, conv.bias.flatten(), padding=1, groups=4)
+    expected = grouped.unflatten(1, (4, width_out)).mT
+    close(conv.lane_by_lane(features), expected)
+    close(conv.all_lanes(features), expected)
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_raising_lanes_equals_a_grouped_transposed_convolution(shared):
+    deconv = LaneDeconv(3, 2, 5, 4, shared_input=shared)
+    torch.nn.init.normal_(deconv.bias)
+    features = torch.randn(2, 1 if shared else 3, 2, 6, 5)
+    kernel = deconv.weight[[2, 0, 1]].permute(1, 2, 3, 4, 0).flatten(0, 2).flatten(0, 0)  # (D*T*I, O, 3)
+    rows = features.expand(-1, 3, -1, -1, -1).mT.flatten(1, 3)  # (N, D*T*I, L)
+    expected = F.conv_transpose1d(rows, kernel, deconv.bias.flatten(), stride=2, padding=1, output_padding=1, groups=6)
+    close(deconv(features), expected.unflatten(1, (3, 2, 4)).mT)
+
+
+def test_products_of_lanes_equal_one_matrix_with_blocks_on_its_diagonal():
+    shifted, weights, bias = [torch.randn(2, 3, 6, 5) for _ in range(2)], [torch.randn(3, 5, 4) for _ in range(2)], 0
+    bias = torch.randn(3, 4)
+    close(LaneDeconv.all_lanes(shifted, weights, bias), lane_products(shifted, weights, bias))
+    matrix = block_diagonal(weights[0])
+    close(matrix, torch.block_diag(*weights[0]))
+
+
+def test_convolutions_over_positions_equal_torchs():
+    features, weight, bias = torch.randn(2, 30, 12), torch.randn(3, 12, 10), torch.randn(10)
+    expected = F.conv1d(features.mT, weight.permute(2, 1, 0), bias, padding=1).mT
+    close(position_conv(features, weight, bias), expected)
+    close(channels_last_conv(features, weight, bias), expected)
+
+
+@pytest.mark.parametrize("with_bias", [True, False])
+def test_a_linear_layer_in_aligned_widths_is_the_same(with_bias):
+    features, weight, bias = torch.randn(2, 7, 27), torch.randn(45, 27), torch.randn(45) if with_bias else None
+    close(aligned_linear(features, weight, bias), F.linear(features, weight, bias))
+
+
+def test_the_table_of_words_equals_a_convolution_with_its_pool():
+    tower = SequenceTower((6, 6, 6, 6, 6))
+    torch.nn.init.normal_(tower.convs[0].bias)
+    codes = torch.randint(0, 5, (3, 400), dtype=torch.uint8)
+    from candi_cli.model.candi.network import _words_at
+
+    found = F.embedding(_words_at(codes), tower._table())
+    bases = F.one_hot(codes.long(), 5)[..., :4].double().mT
+    kernel = tower.convs[0].weight.unflatten(1, (3, 4)).mT
+    expected = F.max_pool1d(F.gelu(F.conv1d(bases, kernel, tower.convs[0].bias, padding=1)), 2)
+    close(found, expected.mT)
