@@ -1,7 +1,8 @@
 """New assays for a trained network: it keeps every weight, and gains lanes.
 
-The weights of a lane are entries of larger tensors; `_lane_axes` says where. Lanes only meet in the fusion (and in a
-head that mixes assays): what these read of a new lane starts at 0, so that the network predicts what it did.
+The weights of a lane are entries of larger tensors; `_lane_axes` says where. Lanes only meet in the fusion, in the
+network across lanes, and in a head that mixes assays: what these read of a new lane starts at 0, so that the network
+predicts what it did.
 """
 
 import re
@@ -78,6 +79,8 @@ def _lane_axes(model: Model, name: str, known: Sequence[str]) -> Axes:
     lanes = torch.cat([assays, torch.tensor([False])])  # (T,), the control last
     width = config.signal_widths[-1]
     sequence = torch.zeros(config.sequence_widths[-1] if config.reads_sequence else 0, dtype=torch.bool)
+    n_levels = config.smoothing_levels + 1
+    smoothed = [lanes.repeat(n_levels), *([assays.repeat(n_levels)] if config.reads_reference else [])]
     parts: list[tuple[str, Axes]] = [
         (r"covariates_in\.lane", [(0, lanes)]),
         (r"covariates_out\.lane", [(0, assays)]),
@@ -90,10 +93,12 @@ def _lane_axes(model: Model, name: str, known: Sequence[str]) -> Axes:
         (r"decoders\.skips\.\d+\.weight", [(1, assays)]),
         (r"decoders\.skips\.\d+\.bias", [(0, assays)]),
         (r"heads\.\d+\.bias\.\w+", [(1, assays)]),
+        (r"cross\.hidden\.weight", [(1, torch.cat(smoothed))]),
+        (r"cross\.out\.(weight|bias)", [(0, assays.repeat(_n_rows(model, name) // len(assays)))]),
     ]
     if not config.shared_head and (mixing := re.fullmatch(r"heads\.(\d+)\.out\.(weight|bias)", name)):
         shape = model.get_parameter(name).shape
-        rows = assays.repeat(shape[0] // len(assays))  # outputs, then assays
+        rows = assays.repeat(_n_rows(model, name) // len(assays))  # outputs, then assays
         columns: Axes = []
         if mixing[2] == "weight":
             columns = [(1, assays.repeat_interleave(shape[1] // len(assays)))]  # assays, then channels
@@ -104,9 +109,13 @@ def _lane_axes(model: Model, name: str, known: Sequence[str]) -> Axes:
 def _reading_axes(model: Model, name: str, known: Sequence[str]) -> Axes:
     """Return the axes along which a parameter reads lanes that others' predictions depend on."""
     mixes = not model.config.shared_head and re.fullmatch(r"heads\.\d+\.out\.weight", name)
-    if name == "fusion.0.weight" or mixes:
+    if name in ("fusion.0.weight", "cross.hidden.weight") or mixes:
         return [each for each in _lane_axes(model, name, known) if each[0] == 1]
     return []
+
+
+def _n_rows(model: Model, name: str) -> int:
+    return model.get_parameter(name).shape[0] if name.startswith(("cross", "heads")) else 0
 
 
 def _spread(parameter: Tensor, axes: Axes) -> Tensor:
