@@ -148,8 +148,8 @@ class Training:
         chosen = self.chosen
         return Schedule(
             chosen.steps, learning_rate=chosen.learning_rate, optimiser=chosen.optimizer,
-            weight_decay=0.0 if chosen.freeze_trunk else chosen.weight_decay, warmup=chosen.warmup, clip_norm=chosen.clip_norm,
-            average=chosen.weight_average,
+            weight_decay=0.0 if chosen.freeze_trunk else chosen.weight_decay, warmup=chosen.warmup,
+            clip_norm=chosen.clip_norm, average=chosen.weight_average,
         )  # fmt: skip
 
     def _checkpoints(self) -> Checkpoints:
