@@ -104,39 +104,55 @@ class Inputs(NamedTuple):
 
 
 def find_inputs(
-    reads: Sequence[Path], sheet: Path | None, options: Binning, *, rule: CountingRule, genome: Path | None
+    reads: Sequence[Path],
+    sheet: Path | None,
+    options: Binning,
+    *,
+    rule: CountingRule,
+    genome: Path | None,
+    layer: str = "counts",
 ) -> Inputs:
-    """Find a STORE, or READS that are to be counted by a model's rule."""
+    """Find a STORE, or READS that are to be counted by a model's rule.
+
+    Parameters
+    ----------
+    layer : what the model reads; a signal comes from a STORE, or from the sample sheet
+    """
     stores = [path for path in reads if is_hdf5(path)]
     if stores:
         if len(reads) > 1:
             raise RequestError(f"{stores[0]}: a store is given alone; give one STORE, or READS")
         with Store.open(stores[0]) as store:
             pairs = [(biosample, assay) for biosample in store.biosamples for assay in store.assays(biosample)]
-            targets = [pair for pair in pairs if pair[1] != CONTROL and "counts" in store.experiment(*pair).layers]
+            targets = [pair for pair in pairs if pair[1] != CONTROL and layer in store.experiment(*pair).layers]
             inputs = Inputs(stores[0], [], store.rule, store.chromsizes, targets)
     else:
         experiments = choose_experiments(sheet, reads)
         chromsizes = read_genome(experiments, rule, options, genome=genome)
-        targets = [(row.biosample, row.assay) for row in experiments if not row.is_control and row.file]
+        column = "file" if layer == "counts" else layer
+        targets = [(row.biosample, row.assay) for row in experiments if not row.is_control and getattr(row, column)]
         inputs = Inputs(None, experiments, rule, chromsizes, targets)
     if not inputs.targets:
-        raise RequestError("READS: only controls, or no reads, were given; give the reads of an assay")
+        what = "reads" if layer == "counts" else layer
+        raise RequestError(f"READS: only controls, or no {what}, were given; give the {what} of an assay")
     return inputs
 
 
 @contextmanager
-def open_store(inputs: Inputs, options: Binning, *, command: str, threads: int) -> Iterator[Store]:
-    """Open the STORE, or bin the READS into a store in memory."""
+def open_store(
+    inputs: Inputs, options: Binning, *, command: str, threads: int, layer: str = "counts"
+) -> Iterator[Store]:
+    """Open the STORE, or bin the READS (of a model that reads signal, the tracks) into a store in memory."""
     if inputs.store is not None:
         with Store.open(inputs.store) as store:
             yield store
         return
     with Store.create(None, rule=inputs.rule, chromsizes=inputs.chromsizes, command=command) as store:
-        counted = [row for row in inputs.experiments if row.file]
-        for row in counted:
-            md5sums = {name: md5 for name, md5 in row.md5sums.items() if name == "file"}
-            row = replace(row, signal=None, peaks=None, md5sums=md5sums)
+        column = "file" if layer == "counts" else layer
+        for row in (row for row in inputs.experiments if getattr(row, column)):
+            md5sums = {name: md5 for name, md5 in row.md5sums.items() if name == column}
+            file, track = (row.file, None) if layer == "counts" else (None, row.signal)
+            row = replace(row, file=file, signal=track, peaks=None, md5sums=md5sums)
             report(bin_experiment(row, store, options, threads=threads))
         yield store
 

@@ -5,6 +5,8 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from candi_cli.commands._console import console
 from candi_cli.commands._experiments import Inputs
 from candi_cli.commands._output import check_writable, replacing
@@ -14,8 +16,10 @@ from candi_cli.errors import GenomeError, ModelError, OutputError
 from candi_cli.genome import Region, tile
 from candi_cli.io.bigwig import TrackWriter
 from candi_cli.io.sequence import Sequence as Fasta
+from candi_cli.loci import merged
 from candi_cli.model import Loaded
 from candi_cli.model.candi import Lanes, PredictionDataset
+from candi_cli.model.candi.reference import ReferenceAverage
 from candi_cli.model.device import Device
 from candi_cli.model.prediction import predict
 from candi_cli.model.requests import fit_to_card, request
@@ -64,7 +68,8 @@ def check_model(model: Loaded, inputs: Inputs, track: str) -> None:
         It does not know an assay, never learned the output, or was trained under another counting rule.
     """
     card, targets = model.card, inputs.targets
-    if card.counting != inputs.rule:
+    reads_signal = model.config.input == "signal"
+    if card.counting != inputs.rule and not (reads_signal and card.counting.resolution == inputs.rule.resolution):
         raise ModelError(
             f"{model.path}: trained on counts by {card.counting}, but {inputs.store} holds counts by {inputs.rule}; "
             f"use another model, or rebuild the store with 'candi bin {card.counting.options()}'"
@@ -82,7 +87,8 @@ def write_tracks(model: Loaded, store: Store, outputs: Mapping[Target, Path], pl
     """Predict the tracks of a store's experiments and write one bigWig for each."""
     console.log(f"model {model.path.name}, on {plan.device}")
     biosamples = sorted({biosample for biosample, _ in outputs})
-    spans = {biosample: plan.regions or _measured(store, biosample) for biosample in biosamples}
+    layer = model.config.input
+    spans = {biosample: plan.regions or _measured(store, biosample, layer) for biosample in biosamples}
     core, resolution = model.config.core_bins, store.rule.resolution
     n_windows = sum(-(-_bins(region, resolution) // core) for regions in spans.values() for region in regions)
     with ExitStack() as stack:
@@ -98,13 +104,20 @@ def write_tracks(model: Loaded, store: Store, outputs: Mapping[Target, Path], pl
                 _write_biosample(model, store, biosample, assays, spans[biosample], fasta, plan, advance)
 
 
-def _measured(store: Store, biosample: str) -> list[Region]:
-    """Return every chromosome on which a biosample has reads."""
-    present = store.chroms_with_reads(biosample)
+def _measured(store: Store, biosample: str, layer: str) -> list[Region]:
+    """Return every chromosome on which a biosample has reads, or every stretch on which any signal was measured."""
+    present = store.chroms_with(biosample, layer)
     absent = [chrom for chrom in store.chromsizes if chrom not in present]
     if absent:
-        console.log(f"{biosample}: no read on {shorten(absent)}: left out")
-    return [Region(chrom, 0, store.chromsizes[chrom]) for chrom in present]
+        console.log(f"{biosample}: no {'read' if layer == 'counts' else layer} on {shorten(absent)}: left out")
+    if layer == "counts":
+        return [Region(chrom, 0, store.chromsizes[chrom]) for chrom in present]
+    assays, resolution = [assay for assay in store.assays(biosample) if assay != CONTROL], store.rule.resolution
+    found = []
+    for chrom in present:
+        spans = merged(np.concatenate([store.signal_spans(biosample, assay, chrom) for assay in assays]))
+        found += [Region(chrom, start // resolution * resolution, end) for start, end in spans.tolist()]
+    return found
 
 
 def _bins(region: Region, resolution: int) -> int:
@@ -195,4 +208,9 @@ def prediction_dataset(
         requested.append(fitted.covariates)
         for warning in fitted.warnings if item else ():
             console.warn(f"--as for {assay}: {warning}")
-    return PredictionDataset(model.config, lanes, covariates, requested, fasta)
+    average = None
+    if model.config.reads_reference:
+        average = ReferenceAverage(
+            model.config.assays, [Lanes(store, name, model.config.assays) for name in store.biosamples]
+        )
+    return PredictionDataset(model.config, lanes, covariates, requested, fasta, average)

@@ -78,13 +78,16 @@ def command(
         check_writable(output, inputs=(*reads, sheet, model, genome, aliases, reference))
     loaded, where = load(model or default_model()), choose(device)
     binning = Binning(reference, aliases=named_aliases(aliases))
-    inputs = find_inputs(reads, sheet, binning, rule=loaded.card.counting, genome=genome)
+    layer = loaded.config.input
+    inputs = find_inputs(reads, sheet, binning, rule=loaded.card.counting, genome=genome, layer=layer)
     check_model(loaded, inputs, track)
-    files = [row.file for row in inputs.experiments if row.file] + ([inputs.store] if inputs.store else [])
+    files = [file for row in inputs.experiments for file in (row.file, row.signal) if file] + (
+        [inputs.store] if inputs.store else []
+    )
     outputs = plan_outputs(output, inputs.targets, inputs=files)
     asked_regions = parse_regions(regions, inputs.chromsizes, inputs.rule.resolution)
     plan = TrackPlan(track, asked or Covariates(), asked_regions, reference, batch_size, threads, where)
-    with open_store(inputs, binning, command=command_line(), threads=threads) as store:
+    with open_store(inputs, binning, command=command_line(), threads=threads, layer=layer) as store:
         write_tracks(loaded, store, outputs, plan)
     for written in outputs.values():
         console.log(f"wrote {written}")

@@ -78,6 +78,8 @@ def _bin_means(values: NDArray[np.float32], resolution: int) -> BinMeans:
     padded[: len(values)] = values
     rows = padded.reshape(-1, resolution)
     covered = np.isfinite(rows)
+    if not covered.any():  # most of the genome, where a track is of some regions
+        return BinMeans(np.zeros(len(rows), dtype=np.float32), np.zeros(len(rows), dtype=np.bool_))
     total = np.where(covered, rows, 0).sum(axis=1, dtype=np.float64)
     n_covered = covered.sum(axis=1)
     return BinMeans((total / np.maximum(n_covered, 1)).astype(np.float32), n_covered > 0)
