@@ -108,7 +108,8 @@ class DecodedBases:
                     chrom, start * resolution, end * resolution
                 )
 
-        self._codes = _file(folder, ["bases", name, spans.digest()], (spans.n_bins * resolution,), np.uint8, fill)
+        identity = [*_identity(getattr(bases, "path", None)), name, spans.digest()]
+        self._codes = _file(folder, identity, (spans.n_bins * resolution,), np.uint8, fill)
 
     def codes(self, chrom: str, start: int, end: int) -> NDArray[np.uint8]:
         """Return base codes of [start, end)."""
@@ -144,14 +145,17 @@ def _unpacked(lanes: Lanes, here: tuple[int, ...], layer: str, spans: Spans, fol
             for row, lane in enumerate(here):
                 into[row, ..., at : at + end - start] = lanes.read(lane, layer, chrom, start, end).T
 
-    path = lanes.store.path
-    status = path.stat() if path else None
     assays = [item.assay for lane in here if (item := lanes.experiments[lane])]
-    identity = [
-        str(path.resolve()) if path else str(id(lanes.store)), status.st_size if status else 0,
-        status.st_mtime_ns if status else 0, lanes.biosample, assays, layer, spans.digest(),
-    ]  # fmt: skip
+    identity = [*_identity(lanes.store.path), lanes.biosample, assays, layer, spans.digest()]
     return _file(folder, identity, (*rows, spans.n_bins), dtype, fill)
+
+
+def _identity(path: Path | None) -> list[Any]:
+    """Return what tells a file from another, or from itself before it was changed; nothing is like what has no file."""
+    if path is None:
+        return [uuid4().hex]
+    status = path.stat()
+    return [str(path.resolve()), status.st_size, status.st_mtime_ns]
 
 
 def _file(folder: Path, identity: Sequence[Any], shape: tuple[int, ...], dtype: Any, fill: Any) -> NDArray[Any]:
