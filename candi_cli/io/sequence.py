@@ -1,9 +1,11 @@
 """Reading DNA from an indexed FASTA file as base codes."""
 
+import os
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import numpy as np
 import pysam
@@ -48,10 +50,13 @@ def with_index(path: Path, scratch: Path) -> Path:
 
 
 class Sequence:
-    """A FASTA file, plain or bgzipped; an index that is not there is made in a temporary folder, never beside it."""
+    """A FASTA file, plain or bgzipped; an index that is not there is made in a temporary folder, never beside it.
+
+    It may be used in processes that are forked, which open it anew, and be sent to others.
+    """
 
     def __init__(self, path: Path) -> None:
-        self.path = path
+        self.path, self._process = path, os.getpid()
         self._scratch = tempfile.TemporaryDirectory(prefix="candi-")
         try:
             self._fasta = pysam.FastaFile(str(with_index(path, Path(self._scratch.name))))
@@ -64,6 +69,13 @@ class Sequence:
         self._sizes: Chromsizes = dict(zip(self._fasta.references, self._fasta.lengths, strict=True))
         self._names = {name: name for name in self._sizes}
         self.chromsizes = self._sizes
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"path": self.path.resolve(), "names": self._names, "chromsizes": self.chromsizes}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(state["path"])  # type: ignore[misc]
+        self._names, self.chromsizes = state["names"], state["chromsizes"]
 
     def __enter__(self) -> "Sequence":
         return self
@@ -92,6 +104,9 @@ class Sequence:
         codes = np.full(end - start, NOT_A_BASE, dtype=np.uint8)
         inside_start, inside_end = max(start, 0), min(end, self.chromsizes[chrom] if chrom in self._names else 0)
         if inside_start < inside_end:
+            if self._process != os.getpid():  # a file that is open in two processes has one position in both
+                self._fasta = pysam.FastaFile(str(with_index(self.path, Path(self._scratch.name))))
+                self._process = os.getpid()
             try:
                 bases = self._fasta.fetch(self._names[chrom], inside_start, inside_end)
             except ValueError as error:

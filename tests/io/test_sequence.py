@@ -1,6 +1,7 @@
 """Base codes of a FASTA file, against pysam and the letters of the file itself."""
 
 import gzip
+import multiprocessing
 import re
 import shutil
 from pathlib import Path
@@ -127,3 +128,27 @@ def test_bases_that_cannot_be_fetched_are_an_error_that_names_the_file(tmp_path,
         Path(f"{path}.fai").write_text("chr1\t600000\t6\t60\t61\n")
     with Sequence(path) as sequence, pytest.raises(SequenceError, match=rf"^{re.escape(str(path))}: "):
         sequence.codes("chr1", 0, sequence.chromsizes["chr1"])
+
+
+def codes_of(fasta, asked, answers):
+    answers.put([fasta.codes(*span).tolist() for span in asked])
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_processes_that_were_given_an_open_fasta_read_the_same_bases(method, rng):
+    asked = [("chr1", int(start), int(start) + 3_000) for start in rng.integers(0, 290_000, 150)]
+    context = multiprocessing.get_context(method)
+    with Sequence(FASTA) as fasta:
+        fasta.name_as({"chr1": fasta.chromsizes["chr1"]}, source="the test")
+        expected = [fasta.codes(*span).tolist() for span in asked]
+        answers = context.Queue()
+        processes = [context.Process(target=codes_of, args=(fasta, asked, answers)) for _ in range(2)]
+        for process in processes:
+            process.start()
+        assert [fasta.codes(*span).tolist() for span in asked] == expected  # while they read
+        assert [answers.get(timeout=60) for _ in processes] == [expected] * 2
+        for process in processes:
+            process.join(timeout=60)
+            assert process.exitcode == 0
+        assert [fasta.codes(*span).tolist() for span in asked] == expected
