@@ -10,11 +10,12 @@ import pytest
 from safetensors import safe_open
 
 from candi_cli.covariates import read_sheet
+from candi_cli.store import Store
 
 TEST_DATA = Path(__file__).parents[2] / "test_data"
 EXPERIMENT = "biosamples/sim1/H3K4me3"
 DATASETS = {
-    layer: f"{EXPERIMENT}/{layer}/chr1" for layer in ("counts", "folds", "signal", "peaks", "blocks")
+    layer: f"{EXPERIMENT}/{layer}/chr1" for layer in ("counts", "folds", "signal", "peaks", "blocks", "signal_spans")
 }  # one of each layer
 
 
@@ -140,7 +141,7 @@ def test_a_dataset_of_the_wrong_length_is_found(candi, store, layer):
         old = file[DATASETS[layer]]
         values, attributes = old[:], dict(old.attrs)
         del file[DATASETS[layer]]
-        chunks = {"chunks": (*values.shape[:-1], 100)} if layer != "blocks" else {}
+        chunks = {"chunks": (*values.shape[:-1], 100)} if layer not in ("blocks", "signal_spans") else {}
         file.create_dataset(DATASETS[layer], data=values[..., :-1], **chunks).attrs.update(attributes)
     refused(candi("info", store), store, DATASETS[layer].removeprefix("biosamples/"), f"{values.shape[-1] - 1:,}")
 
@@ -149,6 +150,28 @@ def test_values_that_were_changed_through_hdf5_are_found(candi, store):
     with h5py.File(store, "r+") as file:
         file[DATASETS["counts"]][17] += 1  # every filter of HDF5 is satisfied
     refused(candi("info", store), store, DATASETS["counts"].removeprefix("biosamples/"))
+
+
+@pytest.mark.parametrize("spans", [[[50, 20]], [[0, 300_011]], [[0, 50], [50, 90]], [[-25, 50]], [[0, 25, 50]]])
+def test_spans_that_are_no_sorted_intervals_of_the_chromosome_are_found(candi, store, spans):
+    import zlib
+
+    values = np.array(spans, dtype=np.int64)
+    with h5py.File(store, "r+") as file:
+        del file[DATASETS["signal_spans"]]
+        made = file.create_dataset(DATASETS["signal_spans"], data=values)
+        made.attrs["crc32"] = np.uint32(zlib.crc32(values.tobytes()))
+    refused(candi("info", store), store, "signal_spans/chr1 holds no sorted intervals")
+
+
+def test_a_store_of_an_earlier_version_without_spans_is_whole_and_measured_throughout(candi, store):
+    with h5py.File(store, "r+") as file:
+        for assay in ("H3K4me3", "H3K36me3", "H3K27me3"):
+            del file[f"biosamples/sim1/{assay}/signal_spans"]
+    assert candi("info", store).code == 0
+    with Store.open(store) as opened:
+        assert opened.signal_spans("sim1", "H3K4me3", "chr1").tolist() == [[0, 300_010]]
+        assert opened.signal_spans("sim2", "H3K4me3", "chr1").shape == (0, 2)
 
 
 def test_folds_that_are_fewer_than_their_depths_are_found(candi, store):
@@ -185,7 +208,7 @@ def test_a_group_that_is_missing_is_found(candi, store, name):
     refused(candi("info", store), store)
 
 
-@pytest.mark.parametrize("layer", ["counts", "folds", "blocks", "peaks"])
+@pytest.mark.parametrize("layer", ["counts", "folds", "blocks", "peaks", "signal_spans"])
 def test_a_chromosome_that_one_layer_has_lost_is_found(candi, store, layer):
     """Without a dataset its counts would read as zeros."""
     with h5py.File(store, "r+") as file:
