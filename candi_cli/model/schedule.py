@@ -1,14 +1,11 @@
-"""How long and how fast to learn: the schedule, the optimiser, and the moving average of the weights."""
+"""How long and how fast to learn: the schedule, and the moving average of the weights."""
 
 import copy
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
-
-OPTIMISERS = {"adamw": torch.optim.AdamW, "adamax": torch.optim.Adamax}
 
 
 @dataclass(frozen=True)
@@ -37,19 +34,6 @@ class Schedule:
             return (step + 1) / warmup
         progress = (step - warmup) / max(1, self.steps - warmup)
         return 0.1 + 0.45 * (1 + math.cos(math.pi * progress))
-
-
-def make_optimiser(model: nn.Module, schedule: Schedule) -> torch.optim.Optimizer:
-    """Return the optimiser of the parameters that are trained; biases and the scales of norms do not decay."""
-    trained = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
-    decayed = [parameter for name, parameter in trained if parameter.ndim > 1 and not name.endswith("bias")]
-    plain = [parameter for name, parameter in trained if parameter.ndim <= 1 or name.endswith("bias")]
-    groups = [{"params": decayed, "weight_decay": schedule.weight_decay}, {"params": plain, "weight_decay": 0.0}]
-    kept = [group for group in groups if group["params"]]
-    options: dict[str, Any] = {}
-    if schedule.optimiser == "adamw" and trained and trained[0][1].is_cuda:
-        options["fused"] = True
-    return OPTIMISERS[schedule.optimiser](kept, lr=schedule.learning_rate, **options)
 
 
 class MovingAverage:

@@ -20,8 +20,9 @@ from torch import Tensor, nn
 from candi_cli.model.device import move
 from candi_cli.model.distributed import ALONE, Processes
 from candi_cli.model.meter import Meter, all_entries, describer
+from candi_cli.model.optimiser import FlatOptimiser
 from candi_cli.model.resume import Checkpoints, State
-from candi_cli.model.schedule import MovingAverage, Schedule, make_optimiser
+from candi_cli.model.schedule import MovingAverage, Schedule
 from candi_cli.model.terms import LossTerm, means, weighted_loss
 
 __all__ = ["Progress", "Schedule", "TrainingStopped", "fit", "score"]
@@ -162,14 +163,17 @@ class _Run:
         state = checkpoints.load() if checkpoints else None
         if state:
             self.model.load_state_dict(state["model"])
+        schedule = self.schedule
+        self.optimiser = FlatOptimiser(
+            self.model, schedule.optimiser, weight_decay=schedule.weight_decay, clip_norm=schedule.clip_norm
+        )
         self.forward = self.processes.wrap(self.model, self.device)
-        self.optimiser = make_optimiser(self.model, self.schedule)
-        self.average = MovingAverage(self.model, self.schedule.average) if self.schedule.average else None
+        self.average = MovingAverage(self.model, schedule.average) if schedule.average else None
         if compiled:
             self.forward = torch.compile(self.forward)  # type: ignore[assignment]
         if not state:
             return 0
-        self.optimiser.load_state_dict(state["optimiser"])
+        self.optimiser.load_state_dict({**self.optimiser.state_dict(), "state": state["optimiser"]["state"]})
         if self.average:
             self.average.module.load_state_dict(state["average"])
         self.meter.restore(state["meter"])
@@ -194,17 +198,14 @@ class _Run:
         torch.manual_seed(_mix(self.seed, step, self.processes.rank))
         inputs, targets = (move(part, self.device) for part in batch)
         self._windows += len(inputs[0]) * self.processes.world_size
-        for group in self.optimiser.param_groups:
-            group["lr"] = self.schedule.learning_rate * self.schedule.rate(step)
         with _autocast(self.device, self.precision):
             output = self.forward(inputs)
         terms: dict[str, LossTerm] = self.model.loss(output, targets)  # type: ignore[operator]
         terms, self._stopping = all_entries(terms, stop, self.processes)
         loss = weighted_loss(terms)
-        self.optimiser.zero_grad(set_to_none=True)
+        self.optimiser.zero_grad()
         (loss * self.processes.world_size).backward()  # gradients become means over the processes
-        norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.schedule.clip_norm)
-        self.optimiser.step()
+        norm = self.optimiser.step(self.schedule.learning_rate * self.schedule.rate(step))
         if self.average:
             self.average.update(self.model, first=step == 0)
         self.meter.add(loss, norm, terms)

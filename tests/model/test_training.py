@@ -14,9 +14,8 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from candi_cli.errors import ModelError
 from candi_cli.model.candi import Corruption, Lanes, Model, TrainingDataset, preset
 from candi_cli.model.resume import Checkpoints
-from candi_cli.model.schedule import make_optimiser
 from candi_cli.model.terms import LossTerm, means, weighted_loss
-from candi_cli.model.training import Progress, Schedule, TrainingStopped, fit, score
+from candi_cli.model.training import Progress, Schedule, TrainingStopped, _mix, fit, score
 from candi_cli.store import Store
 
 CPU = torch.device("cpu")
@@ -268,9 +267,31 @@ def test_scores_that_a_model_has_of_its_own_are_reported_too():
     assert scores == {"largest": 6.0, "loss": 22.5, "square": 22.5}
 
 
-def test_biases_and_scales_do_not_decay():
-    optimiser = make_optimiser(nn.Sequential(nn.Linear(2, 2), nn.LayerNorm(2)), Schedule(1, weight_decay=0.3))
-    assert [(len(group["params"]), group["weight_decay"]) for group in optimiser.param_groups] == [(1, 0.3), (3, 0.0)]
+@pytest.mark.parametrize("name", ["adamw", "adamax"])
+def test_the_steps_are_those_of_torch_with_clipping_and_decay_of_matrices_alone(name):
+    schedule = Schedule(12, learning_rate=0.1, optimiser=name, weight_decay=0.3, clip_norm=0.5, average=0)
+    reports, weights = losses_of(schedule)
+    model = make_noisy()
+    groups = [
+        {"params": [model.layer.weight], "weight_decay": 0.3},
+        {"params": [model.layer.bias], "weight_decay": 0.0},
+    ]
+    optimiser = {"adamw": torch.optim.AdamW, "adamax": torch.optim.Adamax}[name](groups)
+    for step in range(12):
+        for group in optimiser.param_groups:
+            group["lr"] = 0.1 * schedule.rate(step)
+        torch.manual_seed(_mix(5, step, 0))
+        inputs, targets = Numbers().batch(step)
+        loss = weighted_loss(model.loss(model(inputs), targets))
+        optimiser.zero_grad()
+        loss.backward()
+        norm = nn.utils.clip_grad_norm_(model.parameters(), 0.5)
+        optimiser.step()
+        assert reports[step].loss == pytest.approx(loss.item(), rel=1e-5)
+        assert reports[step].grad_norm == pytest.approx(norm.item(), rel=1e-5)
+        assert reports[step].learning_rate == pytest.approx(0.1 * schedule.rate(step))
+    for parameter, value in model.state_dict().items():
+        torch.testing.assert_close(weights[parameter], value, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("optimiser", ["adamw", "adamax"])
