@@ -46,6 +46,7 @@ from candi_cli.store import Store
 WEIGHTS = LossWeights(count=1.0, signal=0.2, peak=0.1, observed=0.5, imputed=0.5)
 CORRUPTION = Corruption(mask_assays=0.5, mask_loci=0.25, thin=1.0)
 BATCHES_A_FILE = 25
+HELD_OUT = "held-out.pt"
 Batch = TrainingBatch
 
 
@@ -123,7 +124,10 @@ class Arm(NamedTuple):
 
 
 SPREAD = {"decoder_widths": (8, 4, 1), "shared_head": False}
-PLAIN = {**SPREAD, "shared_decoder": False, "lane_skips": False, "smoothing_levels": 0, "depth_offset": False}
+PLAIN = {
+    **SPREAD, "shared_decoder": False, "lane_skips": False, "smoothing_levels": 0, "cross_width": 0,
+    "depth_offset": False,
+}  # fmt: skip
 ARMS = {
     "paper": Arm("paper"),
     "paper, Adamax at 5e-4 as there": Arm("paper", schedule={"optimiser": "adamax", "learning_rate": 5e-4}),
@@ -131,9 +135,10 @@ ARMS = {
     "- lanes of constant width, shared head": Arm(fields=SPREAD),
     "- one decoder: one an output": Arm(fields={"shared_decoder": False}),
     "- lane skips": Arm(fields={"lane_skips": False}),
-    "- smoothed own counts": Arm(fields={"smoothing_levels": 0}),
+    "- path across lanes at each bin": Arm(fields={"cross_width": 0}),
+    "- smoothed own counts": Arm(fields={"smoothing_levels": 0, "cross_width": 0}),
     "- depth offset": Arm(fields={"depth_offset": False}),
-    "- all five of these": Arm(fields=PLAIN),
+    "- all six of these": Arm(fields=PLAIN),
     "- tokens: missing and masked are one": Arm(batch=merge_missing_and_masked),
     "+ metadata attend to the lanes": Arm(fields={"attends": True}),
     "- metadata: only through attention": Arm(fields={"attends": True}, network=cut_direct_path),
@@ -142,8 +147,8 @@ ARMS = {
     "- independent target: it holds its input": Arm(batch=let_target_hold_its_input),
     "lane_norm turned over": Arm(fields={"lane_norm": None}),
     "+ beta = 1 in the count term": Arm(weights=replace(WEIGHTS, beta=1.0)),
-    "paper + lane skips, smoothing, offset": Arm(
-        "paper", {"lane_skips": True, "smoothing_levels": 6, "depth_offset": True}
+    "paper + skips, smoothing, across, offset": Arm(
+        "paper", {"lane_skips": True, "smoothing_levels": 6, "cross_width": 64, "depth_offset": True}
     ),
 }
 
@@ -187,6 +192,13 @@ def draw_batches(task: Task, seed: int, file: int) -> Path:
     return path
 
 
+def draw_held_out(task: Task) -> None:
+    """Save the held-out windows, which are the same for all runs."""
+    assays, cohort = cohorts.open_lanes([Store.open(path) for path in task.stores])
+    config = configure(ARMS["base"], assays, cohorts.depth_range(cohort))
+    torch.save(cohorts.hold_out_all(cohort, config, task.valid, every=task.every), task.folder / HELD_OUT)
+
+
 def run(task: Task, name: str, seed: int) -> dict[str, Any]:
     """Train and score one arm with one seed."""
     arm, clock = ARMS[name], cohorts.Stopwatch()
@@ -207,7 +219,7 @@ def run(task: Task, name: str, seed: int) -> dict[str, Any]:
         device=device,
     )
     seconds = clock.seconds() - began
-    held_out = cohorts.hold_out_all(cohort, config, task.valid, every=task.every)
+    held_out = torch.load(task.folder / HELD_OUT, weights_only=False)
     scores = cohorts.score(model, [changed(arm, item) for item in held_out], config, device)
     return {
         "arm": name, "seed": seed, "parameters": cohorts.total(model.parameters()),
@@ -283,35 +295,45 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time")
     parser.add_argument("--drawers", type=int, default=1, help="processes that draw batches beforehand")
     parser.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"])
+    parser.add_argument("--budget", type=float, default=1e9, help="seconds after which runs are cut off")
     parser.add_argument("--scratch", type=Path, default=None, help="folder for batches, about 50 kB a window")
     parser.add_argument("-o", "--output", type=Path, help="write every run's scores as JSON lines")
     options = parser.parse_args()
     folder = Path(tempfile.mkdtemp(dir=options.scratch))
-    rows: list[dict[str, Any]] = []
     try:
-        task, clock = prepare_task(options, folder), cohorts.Stopwatch()
-        context = get_context("spawn")
-        with ProcessPoolExecutor(options.drawers, mp_context=context) as pool:
-            files = range(math.ceil(options.steps / BATCHES_A_FILE))
-            list(
-                pool.map(draw_batches, *zip(*[(task, s, f) for s in range(options.seeds) for f in files], strict=True))
-            )
-        print(f"{options.seeds} x {options.steps} batches of {options.batch_size} drawn in {clock.seconds():.0f} s")
-        print(json.dumps({"corruption": asdict(CORRUPTION), "weights": asdict(WEIGHTS)}), flush=True)
-        with ProcessPoolExecutor(options.jobs, mp_context=context) as pool:
-            runs = [pool.submit(run, task, name, seed) for seed in range(options.seeds) for name in options.arms]
-            for done in as_completed(runs):
-                rows.append(done.result())
-                print(
-                    json.dumps({k: round(v, 4) if isinstance(v, float) else v for k, v in rows[-1].items()}), flush=True
-                )
-                if options.output:
-                    with options.output.open("a") as handle:
-                        handle.write(json.dumps(rows[-1]) + "\n")
-        print_table(rows, options.arms)
-        print(f"{clock.seconds():.0f} s in all")
+        run_all(options, folder)
     finally:
-        shutil.rmtree(folder)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def run_all(options: argparse.Namespace, folder: Path) -> None:
+    """Draw the batches, run all arms with all seeds, and print each result and the table."""
+    clock, context = cohorts.Stopwatch(), get_context("spawn")
+    task = prepare_task(options, folder)
+    files = range(math.ceil(options.steps / BATCHES_A_FILE))
+    with ProcessPoolExecutor(options.drawers, mp_context=context) as pool:
+        drawn = [pool.submit(draw_batches, task, seed, file) for seed in range(options.seeds) for file in files]
+        for one in [*drawn, pool.submit(draw_held_out, task)]:
+            one.result()
+    print(f"{options.seeds} x {options.steps} batches of {options.batch_size} drawn in {clock.seconds():.0f} s")
+    print(json.dumps({"corruption": asdict(CORRUPTION), "weights": asdict(WEIGHTS)}), flush=True)
+    rows: list[dict[str, Any]] = []
+    pool = ProcessPoolExecutor(options.jobs, mp_context=context)
+    runs = [pool.submit(run, task, name, seed) for seed in range(options.seeds) for name in options.arms]
+    try:
+        for done in as_completed(runs, timeout=options.budget - clock.seconds()):
+            rows.append(done.result())
+            print(json.dumps({k: round(v, 4) if isinstance(v, float) else v for k, v in rows[-1].items()}), flush=True)
+            if options.output:
+                with options.output.open("a") as handle:
+                    handle.write(json.dumps(rows[-1]) + "\n")
+    except TimeoutError:
+        print(f"{options.budget:.0f} s are over: {len(rows)} of {len(runs)} runs ended")
+    print_table(rows, options.arms)
+    print(f"{clock.seconds():.0f} s in all", flush=True)
+    for process in [] if len(rows) == len(runs) else list(pool._processes.values()):
+        process.kill()
+    pool.shutdown(cancel_futures=True)
 
 
 if __name__ == "__main__":
