@@ -24,4 +24,4 @@ def prepare(*, threads: int, seed: int) -> None:
 
 def move(batch: Any, device: torch.device) -> Any:
     """Return a named tuple of tensors (and None) on a device."""
-    return type(batch)(*(part if part is None else part.to(device) for part in batch))
+    return type(batch)(*(part if part is None else part.to(device, non_blocking=True) for part in batch))

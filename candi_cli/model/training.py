@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
@@ -108,7 +109,7 @@ def fit(
         `stopped` was true.
     """
     if held_out and validate is None:
-        validate = _scorer(held_out, device, precision)
+        validate = partial(score, batches=held_out, device=device, precision=precision)
     run = _Run(model, schedule, device=device, precision=precision, seed=seed, processes=processes)
     run.meter.describe = describer(batches)
     first = run.start(checkpoints, compiled=compiled)
@@ -155,7 +156,7 @@ class _Run:
         self.history: list[Progress] = []
         self.best: dict[str, Tensor] | None = None
         self.best_loss, self.stale = math.inf, 0
-        self._stopping: Tensor | None = None
+        self._stopping: Tensor | bool = False
         self._windows, self._since = 0, time.monotonic()
 
     def start(self, checkpoints: Checkpoints | None, *, compiled: bool) -> int:
@@ -201,7 +202,10 @@ class _Run:
         with _autocast(self.device, self.precision):
             output = self.forward(inputs)
         terms: dict[str, LossTerm] = self.model.loss(output, targets)  # type: ignore[operator]
-        terms, self._stopping = all_entries(terms, stop, self.processes)
+        if self.processes.world_size == 1:
+            self._stopping = stop
+        else:
+            terms, self._stopping = all_entries(terms, stop, self.processes)
         loss = weighted_loss(terms)
         self.optimiser.zero_grad()
         (loss * self.processes.world_size).backward()  # gradients become means over the processes
@@ -212,7 +216,7 @@ class _Run:
 
     def asked_to_stop(self, *, reported: bool) -> bool:
         """Return whether any process was asked to stop; a GPU shared with others is only asked at reported steps."""
-        if self._stopping is None or (self._stopping.is_cuda and not reported):
+        if isinstance(self._stopping, Tensor) and self._stopping.is_cuda and not reported:
             return False
         return bool(self._stopping)
 
@@ -264,10 +268,6 @@ def _memory_bytes(device: torch.device) -> int:
         return torch.cuda.max_memory_allocated(device)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
-
-
-def _scorer(batches: Sequence[Any], device: torch.device, precision: str) -> Callable[[nn.Module], dict[str, float]]:
-    return lambda model: score(model, batches, device, precision=precision)
 
 
 @torch.inference_mode()

@@ -158,7 +158,7 @@ class Noisy(nn.Module):
         square = (output - targets.x) ** 2
         large = targets.x.abs() > 1
         return {
-            "all": LossTerm(square.sum(), square.sum(), torch.tensor(len(square)), 1.0),
+            "all": LossTerm(square.sum(), square.sum(), torch.ones_like(large).sum(), 1.0),
             "large": LossTerm((square * large).sum(), (square * large).sum(), large.sum(), 0.5),
         }
 
@@ -314,3 +314,33 @@ def test_a_training_that_was_stopped_goes_on_to_the_same_numbers(tmp_path, optim
     drop = {"windows_per_second": 0.0, "memory_bytes": 0}
     assert [replace(report, **drop) for report in reports] == [replace(report, **drop) for report in unbroken[10:]]
     assert all(torch.equal(value, weights[name]) for name, value in resumed.items())
+
+
+@pytest.mark.gpu
+def test_on_a_gpu_steps_do_not_wait_for_it_and_a_stopped_training_goes_on(tmp_path):
+    class Watched(Numbers):
+        """Batches in pinned memory, during some of which torch may not wait for the GPU."""
+
+        def batches(self, first_step=0):
+            for step in count(first_step):
+                inside = first_step + 5 <= step < first_step + 15
+                torch.cuda.set_sync_debug_mode("error" if inside else "default")
+                yield tuple(Pair(part.x.pin_memory()) for part in self.batch(step))
+
+    path, reports = tmp_path / "c.checkpoint", {}
+    schedule = Schedule(40, learning_rate=0.05, average=0.9)
+    options = {"device": torch.device("cuda"), "precision": "bf16", "report_every": 20, "seed": 5}
+    for name, asked, resume in (("whole", 99, None), ("first", 20, None), ("second", 99, path)):
+        told, steps = reports.setdefault(name, []), count(1)
+        checkpoints = Checkpoints(path, {}, resume=resume)
+        stop = {"stopped": lambda steps=steps, asked=asked: next(steps) == asked}
+        try:
+            fit(make_noisy(), Watched(), schedule, checkpoints=checkpoints, on_step=told.append, **stop, **options)
+        except TrainingStopped:
+            told.clear()
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+    assert [len(reports[name]) for name in ("whole", "first", "second")] == [2, 0, 1]
+    whole, second = reports["whole"][-1], reports["second"][-1]
+    assert second.loss == pytest.approx(whole.loss, rel=1e-3)
+    assert whole.memory_bytes > 0
