@@ -252,7 +252,8 @@ class TrainingDataset(Dataset[TrainingBatch]):
             if here:
                 self.sequences[name] = DecodedBases(bases, _union(here, context), self.config.resolution, folder, name)
         if self.reference is not None:
-            self.reference.decode(_union([member.loci for member in self.members], context))
+            lanes = [member.lanes for member in self.members]
+            self.reference.decode(_union([member.loci for member in self.members], context), lanes)
         return size
 
     def batches(self, first_step: int = 0, *, workers: int = 0, pin: bool = False) -> Iterator[TrainingBatch]:

@@ -84,7 +84,7 @@ class DecodedLanes(Lanes):
 
     def __init__(self, lanes: Lanes, spans: Spans, folder: Path, wanted: Sequence[tuple[tuple[int, ...], str]]) -> None:
         self.store, self.biosample, self.experiments = lanes.store, lanes.biosample, lanes.experiments
-        self._measured, self._alike, self._on_chrom = {}, {}, {}
+        self._measured, self._alike, self._on_chrom, self._signals = {}, {}, {}, {}
         self._spans = spans
         self._decoded = {key: Decoded(_unpacked(lanes, *key, spans, folder), spans) for key in wanted}
 

@@ -48,6 +48,7 @@ class Lanes:
         self._measured: dict[tuple[int, str], NDArray[np.int64]] = {}
         self._alike: dict[tuple[Sequence[int], str], list[tuple[NDArray[np.int64], list[int]]]] = {}
         self._on_chrom: dict[tuple[Sequence[int], str, str], NDArray[np.bool_]] = {}
+        self._signals: dict[tuple[int, str], tuple[int, ...]] = {}
 
     def lanes_with(self, layer: str) -> list[int]:
         """Return the numbers of the lanes that have a layer."""
@@ -116,6 +117,15 @@ class Lanes:
         if key not in self._on_chrom:
             self._on_chrom[key] = np.array([self.has(lane, layer, chrom) for lane in lanes])
         return self._on_chrom[key]
+
+    def signals(self, n_lanes: int, chrom: str) -> tuple[int, ...]:
+        """Return which of the first lanes have a signal on a chromosome."""
+        key = (n_lanes, chrom)
+        if key not in self._signals:
+            here = tuple(lane for lane in self.lanes_with("signal") if lane < n_lanes)
+            on_chrom = self.on_chrom(here, "signal", chrom)
+            self._signals[key] = tuple(lane for lane, there in zip(here, on_chrom, strict=True) if there)
+        return self._signals[key]
 
     def covariates(self) -> list[Covariates | None]:
         """Return the covariates of each lane, None where it is missing."""

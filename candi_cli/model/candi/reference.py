@@ -48,8 +48,16 @@ class ReferenceAverage:
             mean = mean[[self.assays.index(assay) for assay in assays]]
         return mean.T
 
-    def decode(self, spans: Spans) -> None:
-        """Keep the sums over all biosamples in memory for the bins that training looks at."""
+    def decode(self, spans: Spans, unpacked: Sequence[Lanes] = ()) -> None:
+        """Keep the sums over all biosamples in memory for the bins that training looks at.
+
+        Parameters
+        ----------
+        unpacked : lanes of members, which are read faster than those given at first
+        """
+        faster = {(lanes.store.name, lanes.biosample): lanes for lanes in unpacked}
+        for name, members in self.members.items():
+            self.members[name] = [faster.get((lanes.store.name, name), lanes) for lanes in members]
         sums, counts = (np.zeros((len(self.assays), spans.n_bins), dtype=kind) for kind in (np.int32, np.int16))
         for chrom, start, end, at in spans.pieces():
             total, count = self._sum(chrom, start, end, list(self.members))
@@ -70,12 +78,16 @@ class ReferenceAverage:
         count = np.zeros(total.shape, dtype=np.int16)
         for name in names:
             for lanes in self.members[name]:
-                here = [lane for lane in lanes.lanes_with("signal") if lane < len(self.assays)]
-                here = [lane for lane in here if lanes.has(lane, "signal", chrom)]
+                here = lanes.signals(len(self.assays), chrom)
                 if not here:
                     continue
                 values = lanes.block(here, "signal", chrom, start, end).window(end - start)
-                measured = lanes.measured(here, chrom, start, end)
-                total[here] += np.rint(signal_transform(values) * (measured / np.float32(_STEP))).astype(np.int32)
-                count[here] += measured
+                steps = np.rint(signal_transform(values) * np.float32(1 / _STEP)).astype(np.int32)
+                if not lanes.whole(here, chrom, start, end).all():
+                    measured = lanes.measured(here, chrom, start, end)
+                    total[list(here)] += steps * measured
+                    count[list(here)] += measured
+                else:
+                    total[list(here)] += steps
+                    count[list(here)] += 1
         return total, count
