@@ -84,6 +84,16 @@ EXAMPLES: Mapping[str, Mapping[str, str]] = {
             "candi train one.h5 two.h5 -T hg38.fa --valid-region chr20:1-20000000 \\\n"
             "    --test-chrom chr21 --device cuda -o model.safetensors"
         ),
+        "Train on four GPUs, and go on from the checkpoint of a training that was stopped:": (
+            "candi train store.h5 -o model.safetensors --nproc 4 --device cuda \\\n    --workers 8 --resume auto"
+        ),
+        "Write all options to a file, to change them there and train with --config train.toml:": (
+            "candi train store.h5 -o model.safetensors --preset paper --print-config > train.toml"
+        ),
+        "Teach a model an assay that it does not know, and leave the rest as it is:": (
+            "candi train mine.h5 --init model.safetensors --add-assay H3K79me2 \\\n"
+            "    --freeze-trunk -o more.safetensors"
+        ),
     },
     "denoise": {
         "Denoise one BAM:": "candi denoise sample.bam --covariates meta.tsv -o out.bw",
