@@ -13,9 +13,9 @@ _ALIGNMENT = 16  # elements: every parameter starts at a multiple of 64 bytes
 class FlatOptimiser:
     """torch's AdamW or Adamax with gradient clipping.
 
-    Parameters become views of one tensor (one for those with weight decay, one for those without), which is what torch's
-    optimiser sees: elementwise updates do not care where one parameter ends and the next begins. On CUDA, clipping and
-    update are compiled into one kernel or two.
+    Parameters become views of one tensor (one for those with weight decay, one for those without), which is what
+    torch's optimiser sees: elementwise updates do not care where one parameter ends and the next begins. On CUDA,
+    clipping and update are compiled into one kernel or two.
 
     Parameters
     ----------

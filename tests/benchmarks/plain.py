@@ -98,7 +98,7 @@ class PlainNetwork(nn.Module):
         """codes: (N, G); returns (N, D, L')."""
         features = F.one_hot(codes.long().clamp(max=4), 5)[..., :4].transpose(1, 2).to(self.missing.dtype)
         for conv, pool in zip(self.sequence_convs, SEQUENCE_POOLS, strict=True):
-            features = F.max_pool1d(F.gelu(conv(features)), pool)
+            features = F.gelu(F.max_pool1d(conv(features), pool))
         return torch.where((codes[:, :1] != NO_SEQUENCE)[..., None], features, self.missing[:, None])
 
     def forward(self, batch: CandiBatch) -> CandiOutput:
@@ -135,10 +135,11 @@ def load_plain(network: Network, plain: PlainNetwork) -> None:
         stage.conv.weight.copy_(conv.weight.unflatten(0, (n_lanes, -1)).permute(3, 0, 2, 1))  # (T, O, I, 3)
         stage.conv.bias.copy_(conv.bias.unflatten(0, (n_lanes, -1)))
         _load_condition(stage.condition, [condition])
-    for linear, conv in zip(network.sequence_tower.convs, plain.sequence_convs, strict=True):
-        linear.weight.copy_(conv.weight.transpose(1, 2).flatten(1))  # (O, I, 3) -> (O, 3*I)
-        linear.bias.copy_(conv.bias)
-    network.sequence_tower.missing.copy_(plain.missing)
+    tower = network.sequence_tower
+    for ours, conv in zip((tower.first, *tower.convs), plain.sequence_convs, strict=True):
+        ours.weight.copy_(conv.weight.permute(2, 1, 0))  # (O, I, 3) -> (3, I, O)
+        ours.bias.copy_(conv.bias)
+    tower.missing.copy_(plain.missing)
     decoders = network.decoders
     for stage in range(3):
         ups = [decoder.ups[stage] for decoder in plain.decoders]

@@ -10,8 +10,17 @@ import torch.nn.functional as F
 from candi_cli.covariates import PLATFORMS, Covariates, encode
 from candi_cli.model.candi import preset
 from candi_cli.model.candi.lanes import LaneConv, LaneDeconv, block_diagonal, lane_products
-from candi_cli.model.candi.network import MASKED, MISSING, NO_SEQUENCE, OBSERVED, CandiBatch, Network, SequenceTower
-from candi_cli.model.candi.products import aligned_linear, channels_last_conv, position_conv
+from candi_cli.model.candi.network import (
+    MASKED,
+    MISSING,
+    NO_SEQUENCE,
+    OBSERVED,
+    CandiBatch,
+    Network,
+    SequenceTower,
+    words_at,
+)
+from candi_cli.model.candi.products import PositionConv, aligned_linear, channels_last_conv
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 from plain import PlainNetwork, load_plain
@@ -57,8 +66,8 @@ def test_the_paper_network_equals_its_plain_form_in_values_and_gradients():
     for output in (one, other):
         sum((parameter**2).sum() for parameter in output).backward()
     close(plain.latent_projection.weight.grad, network.latent_projection.weight.grad, 1e-6)
-    first = plain.sequence_convs[0].weight.grad.transpose(1, 2).flatten(1)  # through the table of 4-mers
-    close(first, network.sequence_tower.convs[0].weight.grad, 1e-6)
+    first = plain.sequence_convs[0].weight.grad.permute(2, 1, 0)
+    close(first, network.sequence_tower.first.weight.grad, 1e-6)  # through the table of 4-mers
     lanes = plain.signal_convs[1].weight.grad.unflatten(0, (4, -1)).permute(3, 0, 2, 1)
     close(lanes, network.signal_tower[1].conv.weight.grad, 1e-6)
     ups = torch.stack([each.ups[2].weight.grad.unflatten(0, (3, -1)) for each in plain.decoders])
@@ -103,11 +112,12 @@ def test_products_of_lanes_equal_one_matrix_with_blocks_on_its_diagonal():
     close(matrix, torch.block_diag(*weights[0]))
 
 
-def test_convolutions_over_positions_equal_torchs():
-    features, weight, bias = torch.randn(2, 30, 12), torch.randn(3, 12, 10), torch.randn(10)
-    expected = F.conv1d(features.mT, weight.permute(2, 1, 0), bias, padding=1).mT
-    close(position_conv(features, weight, bias), expected)
-    close(channels_last_conv(features, weight, bias), expected)
+def test_a_convolution_over_positions_equals_torchs():
+    conv, features = PositionConv(12, 10), torch.randn(2, 30, 12)
+    torch.nn.init.normal_(conv.bias)
+    expected = F.conv1d(features.mT, conv.weight.permute(2, 1, 0), conv.bias, padding=1).mT
+    close(conv(features), expected)
+    close(channels_last_conv(features, conv.weight, conv.bias, align=True), expected)
 
 
 @pytest.mark.parametrize("with_bias", [True, False])
@@ -118,12 +128,10 @@ def test_a_linear_layer_in_aligned_widths_is_the_same(with_bias):
 
 def test_the_table_of_words_equals_a_convolution_with_its_pool():
     tower = SequenceTower((6, 6, 6, 6, 6))
-    torch.nn.init.normal_(tower.convs[0].bias)
+    torch.nn.init.normal_(tower.first.bias)
     codes = torch.randint(0, 5, (3, 400), dtype=torch.uint8)
-    from candi_cli.model.candi.network import _words_at
-
-    found = F.embedding(_words_at(codes), tower._table())
     bases = F.one_hot(codes.long(), 5)[..., :4].double().mT
-    kernel = tower.convs[0].weight.unflatten(1, (3, 4)).mT
-    expected = F.max_pool1d(F.gelu(F.conv1d(bases, kernel, tower.convs[0].bias, padding=1)), 2)
-    close(found, expected.mT)
+    expected = F.gelu(
+        F.max_pool1d(F.conv1d(bases, tower.first.weight.permute(2, 1, 0), tower.first.bias, padding=1), 2)
+    )
+    close(F.embedding(words_at(codes), tower.table()), expected.mT)

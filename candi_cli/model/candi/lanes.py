@@ -43,10 +43,11 @@ def lane_products(shifted: list[Tensor], weights: list[Tensor], bias: Tensor) ->
     weights : for each shift (T, I, O); bias : (T, O)
     """
     n, n_lanes = shifted[0].shape[:2]
-    product = bias[:, None].repeat(n, 1, 1)  # (N*T, 1, O)
-    for features, weight in zip(shifted, weights, strict=True):
-        product = torch.baddbmm(product, features.flatten(0, 1), weight.repeat(n, 1, 1))
-    return product.unflatten(0, (n, n_lanes))
+    pairs = [(each.flatten(0, 1), weight.repeat(n, 1, 1)) for each, weight in zip(shifted, weights, strict=True)]
+    product = torch.bmm(*pairs[0])  # (N*T, L, O)
+    for features, weight in pairs[1:]:
+        product.baddbmm_(features, weight)  # in place: out of place, the sum so far would be copied each time
+    return product.unflatten(0, (n, n_lanes)).add_(bias[:, None])
 
 
 class LaneConv(nn.Module):
@@ -72,7 +73,7 @@ class LaneConv(nn.Module):
 
     def all_lanes(self, features: Tensor) -> Tensor:
         """Return the convolution with one kernel that is block-diagonal over lanes."""
-        convolved = channels_last_conv(to_rows(features), block_diagonal(self.weight), self.bias.flatten())
+        convolved = channels_last_conv(to_rows(features), block_diagonal(self.weight), self.bias.flatten(), align=True)
         return to_lanes(convolved, features.shape[1])
 
 

@@ -10,6 +10,8 @@ has batch normalisation, which is an affine map once a network predicts, the con
 """
 
 import math
+from functools import reduce
+from itertools import pairwise
 from typing import NamedTuple
 
 import torch
@@ -30,7 +32,7 @@ from candi_cli.model.candi.lanes import (
     to_rows,
 )
 from candi_cli.model.candi.likelihood import LOG_DISPERSION_LIMITS, LOG_MEAN_LIMIT, SD_FLOOR, soft_clamp
-from candi_cli.model.candi.products import AlignedLinear, align, position_conv
+from candi_cli.model.candi.products import AlignedLinear, PositionConv, align
 from candi_cli.model.candi.smoothing import mix, smooth
 from candi_cli.model.candi.transform import signal_transform
 
@@ -152,26 +154,23 @@ class SignalStage(nn.Module):
         """features: (N, T, L, I); returns them pooled (N, T, L/2, O), and at their resolution (N, T, L, O)."""
         fine = self.conv(features)
         fine = F.gelu(normalise_lanes(fine) if self.norm else fine)
-        pooled = fine.unflatten(2, (-1, SIGNAL_POOL)).mean(dim=3)
+        pooled = sum(fine.unflatten(2, (-1, SIGNAL_POOL)).unbind(dim=3)) / SIGNAL_POOL
         scale, shift = (each.squeeze(1) for each in self.condition(pooled[:, None], covariates))
         return torch.addcmul(shift, pooled, scale), torch.addcmul(shift, fine, scale) if self.skipped else fine
 
 
 class SequenceTower(nn.Module):
-    """DNA at base resolution down to the latent's: five convolutions of kernel 3 with pools 2, 2, 2, 5, 5.
+    """DNA at base resolution down to the latent's: five convolutions of kernel 3, each with a maximum pool and a GELU.
 
-    The first convolution, its GELU and its pool see four bases of five kinds, so they are a table of 625 rows that is
-    computed from the weights and looked up; its gradient flows to the weights through the table.
+    The first of them sees four bases of five kinds at a time, so it is a table of 625 rows that is computed from the
+    weights and looked up; its gradient flows to the weights through the table. Pooling comes before the GELU, where the
+    paper's text leaves the order open: it has fewer values to bend.
     """
 
     def __init__(self, widths: tuple[int, ...]) -> None:
         super().__init__()
-        self.convs = nn.ModuleList()
-        for width_in, width_out in zip((4, *widths[:-1]), widths, strict=True):
-            conv = nn.Linear(3 * width_in, width_out)
-            nn.init.kaiming_uniform_(conv.weight, nonlinearity="relu")
-            nn.init.zeros_(conv.bias)
-            self.convs.append(conv)
+        self.first = PositionConv(4, widths[0])
+        self.convs = nn.ModuleList(PositionConv(*each) for each in pairwise(widths))
         self.missing = nn.Parameter(torch.zeros(widths[-1]))
         digits = torch.cartesian_prod(*[torch.arange(5)] * 4)  # every 4-mer, (625, 4)
         bases = F.one_hot(digits, 5)[..., :4].to(torch.get_default_dtype())  # N is no base: zeros
@@ -180,18 +179,23 @@ class SequenceTower(nn.Module):
 
     def forward(self, codes: Tensor) -> Tensor:
         """codes: (N, G); returns (N, L', D_sequence), the missing token where a window has no sequence."""
-        features = F.embedding(_words_at(codes), self._table())  # (N, G/2, W)
-        for conv, pool in zip(self.convs[1:], SEQUENCE_POOLS[1:], strict=True):
-            weight = conv.weight.unflatten(1, (3, -1)).permute(1, 2, 0)  # (O, 3*I) -> (3, I, O)
-            features = F.gelu(position_conv(features, weight, conv.bias)).unflatten(1, (-1, pool)).amax(dim=2)
+        features = F.embedding(words_at(codes), self.table())  # (N, G/2, W)
+        for conv, pool in zip(self.convs, SEQUENCE_POOLS[1:], strict=True):
+            features = F.gelu(_maximum(conv(features).unflatten(1, (-1, pool))))
         has_sequence = codes[:, :1] != NO_SEQUENCE  # (N, 1)
         return torch.where(has_sequence[..., None], features, self.missing.to(features.dtype))
 
-    def _table(self) -> Tensor:
-        return F.gelu(self.convs[0](self.words)).amax(dim=1)  # (625, 2, 12) -> (625, W)
+    def table(self) -> Tensor:
+        """Return what the first stage makes of each 4-mer around a pair of bases: (625, W)."""
+        return F.gelu(_maximum(self.first.of_neighbours(self.words)))  # (625, 2, 12) -> (625, 2, W) -> (625, W)
 
 
-def _words_at(codes: Tensor) -> Tensor:
+def _maximum(values: Tensor) -> Tensor:
+    """Return the maximum over the last axis but one; its gradient is one pass, unlike that of `amax`."""
+    return reduce(torch.maximum, values.unbind(dim=-2))
+
+
+def words_at(codes: Tensor) -> Tensor:
     """Return the number of the 4-mer around each pair of bases: (N, G) to (N, G/2); outside of the window is N."""
     padded = F.pad(codes.clamp(max=N_BASE), (1, 1), value=N_BASE).int()
     one, two, three, four = padded[:, :-3:2], padded[:, 1:-2:2], padded[:, 2:-1:2], padded[:, 3::2]
@@ -261,10 +265,11 @@ class Head(nn.Module):
     def _shared(self, lanes: Tensor, extra: list[Tensor]) -> Tensor:
         rows = [lanes.flatten(0, 2).T, *(each.flatten(1) for each in extra)]  # (W, N*A*L), (K, N*A*L)
         weights = self.hidden.weight.split([len(row) for row in rows], dim=1)
-        hidden = self.hidden.bias[:, None]
-        for weight, row in zip(weights, rows, strict=True):
-            hidden = torch.addmm(hidden, weight, row)  # (H, N*A*L)
-        return torch.addmm(self.out.bias[:, None], self.out.weight, F.gelu(hidden)).unflatten(1, lanes.shape[:3])
+        hidden = weights[0] @ rows[0]  # (H, N*A*L)
+        for weight, row in zip(weights[1:], rows[1:], strict=True):
+            hidden.addmm_(weight, row)
+        values = self.out.weight @ F.gelu(hidden.add_(self.hidden.bias[:, None]))
+        return values.add_(self.out.bias[:, None]).unflatten(1, lanes.shape[:3])
 
     def _mixing(self, lanes: Tensor, extra: list[Tensor]) -> Tensor:
         lanes = torch.cat([lanes, *(each.movedim(0, -1) for each in extra)], dim=-1)
@@ -290,10 +295,14 @@ class CrossLanes(nn.Module):
     def forward(self, tracks: list[Tensor]) -> dict[str, Tensor]:
         """tracks: each (K, N, T, L); returns (n_outputs, N, A, L) for each output."""
         rows = torch.cat([each.movedim(0, 1).flatten(1, 2) for each in tracks], dim=1)  # (N, K*T, L)
-        hidden = F.gelu(self.hidden.weight @ rows + self.hidden.bias[:, None])
-        hidden = F.gelu(self.deeper.weight @ hidden + self.deeper.bias[:, None])  # (N, H, L)
-        values = (self.out.weight @ hidden + self.out.bias[:, None]).unflatten(1, (-1, self.n_assays)).movedim(1, 0)
+        hidden = F.gelu(_at_each_bin(self.deeper, F.gelu(_at_each_bin(self.hidden, rows))))  # (N, H, L)
+        values = _at_each_bin(self.out, hidden).unflatten(1, (-1, self.n_assays)).movedim(1, 0)
         return dict(zip(self.n_outputs, values.split(list(self.n_outputs.values())), strict=True))
+
+
+def _at_each_bin(linear: nn.Linear, rows: Tensor) -> Tensor:
+    """Return a linear layer's values at each bin: (N, I, L) to (N, O, L)."""
+    return torch.bmm(linear.weight.expand(len(rows), -1, -1), rows).add_(linear.bias[:, None])
 
 
 class Encoded(NamedTuple):

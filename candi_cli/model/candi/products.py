@@ -4,6 +4,8 @@ A width of 972 or 945 channels is no multiple of 8, and the matrix units of a GP
 On CUDA, widths are filled up with zeros to the next multiple of 8 and cut back afterwards: the values are the same.
 """
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -39,31 +41,33 @@ def align(module: nn.Module) -> None:
             child.__class__ = AlignedLinear
 
 
-def neighbours(features: Tensor) -> Tensor:
-    """Return each position's channels beside those of the ones before and after: (..., L, W) to (..., L, 3W).
+class PositionConv(nn.Module):
+    """A convolution over positions with a kernel of 3, channels last: (N, L, I) to (N, L, O)."""
 
-    Positions outside of the window are 0.
-    """
-    before, after = F.pad(features[..., :-1, :], (0, 0, 1, 0)), F.pad(features[..., 1:, :], (0, 0, 0, 1))
-    return torch.cat([before, features, after], dim=-1)
+    def __init__(self, width_in: int, width_out: int) -> None:
+        super().__init__()
+        bound = math.sqrt(6 / (3 * width_in))  # keeps the variance through a GELU
+        self.weight = nn.Parameter(torch.empty(3, width_in, width_out).uniform_(-bound, bound))  # before, itself, after
+        self.bias = nn.Parameter(torch.zeros(width_out))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """features: (N, L, I); returns (N, L, O)."""
+        return channels_last_conv(features, self.weight, self.bias, align=features.is_cuda)
+
+    def of_neighbours(self, features: Tensor) -> Tensor:
+        """features: (..., 3*I), a position's channels beside those of its neighbours; returns (..., O)."""
+        return F.linear(features, self.weight.flatten(0, 1).T, self.bias)
 
 
-def position_conv(features: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """Convolve over positions with a kernel of 3, channels last: (N, L, I) to (N, L, O).
+def channels_last_conv(features: Tensor, weight: Tensor, bias: Tensor, *, align: bool) -> Tensor:
+    """Convolve (N, L, I) with (3, I, O) to (N, L, O), as an image of height 1: the form that libraries are fastest in.
 
     Parameters
     ----------
-    weight : (3, I, O), for the position before, itself, after; bias : (O,)
+    align : in widths that are multiples of 8
     """
-    if features.is_cuda:
-        return channels_last_conv(features, weight, bias)
-    return F.linear(neighbours(features), weight.flatten(0, 1).T, bias)
-
-
-def channels_last_conv(features: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """Return `position_conv` as a two-dimensional convolution of height 1 in aligned widths, a GPU's fastest form."""
     _, width_in, width_out = weight.shape
-    more_in, more_out = missing_channels(width_in), missing_channels(width_out)
+    more_in, more_out = (missing_channels(width_in), missing_channels(width_out)) if align else (0, 0)
     kernel = F.pad(weight.permute(2, 1, 0), (0, 0, 0, more_in, 0, more_out))[:, :, None]  # (O, I, 1, 3)
     kernel = kernel.contiguous(memory_format=torch.channels_last)
     image = F.pad(features, (0, more_in)).mT[:, :, None]  # (N, I, 1, L), channels last in memory

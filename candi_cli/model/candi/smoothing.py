@@ -35,7 +35,10 @@ def _widened(level: Tensor, step: int) -> Tensor:
     length = level.shape[-1]
     padded = F.pad(level, (2 * step, 2 * step))
     far, near, here, near_after, far_after = (padded[..., k * step : k * step + length] for k in range(5))
-    return (far + far_after) / 16 + (near + near_after) / 4 + here * 0.375
+    widened = here * 0.375
+    for tap, weight in ((near, 0.25), (near_after, 0.25), (far, 0.0625), (far_after, 0.0625)):
+        widened.add_(tap, alpha=weight)
+    return widened
 
 
 def mix(inferred: Tensor, smoothed: Tensor, scores: Tensor, known: Tensor) -> Tensor:
