@@ -56,7 +56,7 @@ class Config:
     shared_decoder: bool = True
     shared_head: bool = True
     smoothing_levels: int = 6
-    cross_width: int = 64
+    cross_width: int = 128
     depth_offset: bool = True
     depth_range: tuple[float, float] = (10.0, 33.0)
 

@@ -294,8 +294,10 @@ class CrossLanes(nn.Module):
 
     def forward(self, tracks: list[Tensor]) -> dict[str, Tensor]:
         """tracks: each (K, N, T, L); returns (n_outputs, N, A, L) for each output."""
-        rows = torch.cat([each.movedim(0, 1).flatten(1, 2) for each in tracks], dim=1)  # (N, K*T, L)
-        hidden = F.gelu(_at_each_bin(self.deeper, F.gelu(_at_each_bin(self.hidden, rows))))  # (N, H, L)
+        rows = [each.movedim(0, 1).flatten(1, 2).to(self.out.weight.dtype) for each in tracks]  # (N, K*T, L)
+        hidden = F.gelu(
+            _at_each_bin(self.deeper, F.gelu(_at_each_bin(self.hidden, torch.cat(rows, dim=1))))
+        )  # (N, H, L)
         values = _at_each_bin(self.out, hidden).unflatten(1, (-1, self.n_assays)).movedim(1, 0)
         return dict(zip(self.n_outputs, values.split(list(self.n_outputs.values())), strict=True))
 
@@ -354,7 +356,8 @@ class Network(nn.Module):
         self.cross = None
         if config.cross_width and config.smoothing_levels:
             n_tracks = n_lanes + (n_assays if config.reads_reference else 0)
-            self.cross = CrossLanes(config, n_tracks * n_candidates, {name: n_outputs[name] for name in config.outputs})
+            n_features = n_tracks * (n_candidates + 1)  # and whether the bin itself is known
+            self.cross = CrossLanes(config, n_features, {name: n_outputs[name] for name in config.outputs})
 
     def output_biases(self) -> dict[str, Tensor]:
         """Return the biases of each output's values, (n_outputs, A); the first is that of its mean or logit."""
@@ -430,7 +433,8 @@ class Network(nn.Module):
             extra = [candidates[name].features[:, :, : lanes.shape[1]] for name in outputs if self._mixes(name)]
             values |= head(lanes, extra)
         if self.cross is not None:
-            crossing = self.cross([each.features for each in candidates.values()])
+            tracks = list(candidates.values())
+            crossing = self.cross([*(each.features for each in tracks), *(each.known[:1] for each in tracks)])
             values = {name: value + crossing[name] for name, value in values.items()}
         mean, sd = self._signal(values["signal"], candidates.get("signal"))
         peak_logit = values["peaks"][0].mT  # (N, L, A)
