@@ -25,18 +25,15 @@ class FlatOptimiser:
     """
 
     def __init__(self, model: nn.Module, name: str, *, weight_decay: float, clip_norm: float) -> None:
-        groups = [[p for p in model.parameters() if decays(p) == decayed] for decayed in (True, False)]
-        self._flats = [_Flat(parameters) for parameters in groups if parameters]
-        decays_by_flat = [weight_decay if decays(flat.parameters[0]) else 0.0 for flat in self._flats]
-        self._on_cuda = self._flats[0].flat.is_cuda
-        options: dict[str, Any] = {"capturable": True} if self._on_cuda else {}
+        trained = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
+        split = [[p for name, p in trained if decays(name, p) == decayed] for decayed in (True, False)]
+        groups = [(_Flat(each), decay) for each, decay in zip(split, (weight_decay, 0.0), strict=True) if each]
+        self._flats = [flat for flat, _ in groups]
+        device = self._flats[0].flat.device
+        self._on_cuda = device.type == "cuda"
+        options: dict[str, Any] = {"capturable": True, "lr": torch.zeros((), device=device)} if self._on_cuda else {}
         self._inner = OPTIMISERS[name](
-            [
-                {"params": [flat.flat], "weight_decay": decay}
-                for flat, decay in zip(self._flats, decays_by_flat, strict=True)
-            ],
-            lr=torch.zeros((), device=self._flats[0].flat.device) if self._on_cuda else 0.0,
-            **options,
+            [{"params": [flat.flat], "weight_decay": decay} for flat, decay in groups], **options
         )
         self.clip_norm = clip_norm
         self._update = torch.compile(self._clip_and_update) if self._on_cuda else self._clip_and_update
@@ -106,9 +103,9 @@ class _Flat:
         torch._foreach_copy_([view for view, _ in found], [gradient for _, gradient in found])
 
 
-def decays(parameter: Tensor) -> bool:
-    """Return whether weight decay applies: to all but vectors (biases and the scales of norms)."""
-    return parameter.ndim > 1
+def decays(name: str, parameter: Tensor) -> bool:
+    """Return whether weight decay applies to a parameter: to all but biases, tokens and the scales of norms."""
+    return parameter.ndim > 1 and "bias" not in name
 
 
 def _room(parameter: Tensor) -> int:
