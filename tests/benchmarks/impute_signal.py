@@ -36,7 +36,6 @@ from candi_cli.evaluation.metrics import mse, pearson, spearman
 from candi_cli.genome import tile
 from candi_cli.loci import Loci
 from candi_cli.model.candi import (
-    Config,
     Corruption,
     Lanes,
     LossWeights,
@@ -45,7 +44,7 @@ from candi_cli.model.candi import (
     TrainingDataset,
     preset,
 )
-from candi_cli.model.candi.network import MASKED
+from candi_cli.model.candi.network import MASKED, CandiBatch
 from candi_cli.model.candi.reference import ReferenceAverage
 from candi_cli.model.device import choose, move, prepare
 from candi_cli.model.training import Progress, Schedule, fit
@@ -168,36 +167,41 @@ def train(options: argparse.Namespace, pilot: Pilot, store: Store, kept_out: tup
 
 
 @torch.inference_mode()
-def impute(
-    model: Model, config: Config, store: Store, cell: int, mark: int, names: list[str], device: torch.device
-) -> tuple[Array, Array]:
-    """Return mean and sd of arcsinh(-log10 p) of one mark that is hidden, in all bins of some regions."""
-    members = [Lanes(store, name, MARKS) for name in CELLS]
-    shown = Lanes(store, CELLS[cell], MARKS, shown=[name for name in MARKS if name != MARKS[mark]])
+def impute(model: Model, store: Store, cell: int, names: list[str], device: torch.device) -> Array:
+    """Return mean and sd of arcsinh(-log10 p) of each mark, hidden in turn, in all bins of some regions: (2, L, A)."""
+    config = model.config
+    lanes = Lanes(store, CELLS[cell], MARKS)
+    reference = ReferenceAverage(MARKS, [Lanes(store, name, MARKS) for name in CELLS])
     dataset = PredictionDataset(
-        config, shown, shown.covariates(), [Covariates()] * len(MARKS), None, ReferenceAverage(MARKS, members)
-    )
+        config, lanes, lanes.covariates(), [Covariates()] * len(MARKS), None, reference
+    )  # fmt: skip
     pieces = []
     for name in names:
         n_bins = store.n_bins(name)
         windows = list(tile(name, 0, n_bins, n_bins=n_bins, context=config.context_bins, flank=config.flank_bins))
         for first in range(0, len(windows), cohorts.SCORED_AT_ONCE):
-            batch = dataset.batch(windows[first : first + cohorts.SCORED_AT_ONCE])
-            availability = batch.availability.clone()
-            availability[..., mark] = MASKED
-            output = model(move(batch._replace(availability=availability), device))
-            values = torch.stack([output.signal_mean[..., mark], output.signal_sd[..., mark]]).float().cpu().numpy()
-            for row, window in enumerate(windows[first : first + cohorts.SCORED_AT_ONCE]):
+            here = windows[first : first + cohorts.SCORED_AT_ONCE]
+            batch = dataset.batch(here)
+            columns = [predict_hidden(model, batch, mark, device) for mark in range(len(MARKS))]
+            values = np.stack(columns, axis=-1)  # (2, N, L, A)
+            for row, window in enumerate(here):
                 kept = slice(window.core_start - window.context_start, window.core_end - window.context_start)
                 pieces.append(values[:, row, kept])
-    mean, sd = np.concatenate(pieces, axis=1)
-    return mean, sd
+    return np.concatenate(pieces, axis=1)
+
+
+def predict_hidden(model: Model, batch: CandiBatch, mark: int, device: torch.device) -> Array:
+    """Return mean and sd of one mark after it was hidden: shape (2, N, L)."""
+    values, availability = batch.values.clone(), batch.availability.clone()
+    values[..., mark], availability[..., mark] = 0, MASKED
+    output = model(move(batch._replace(values=values, availability=availability), device))
+    return torch.stack([output.signal_mean[..., mark], output.signal_sd[..., mark]]).float().cpu().numpy()
 
 
 def score(model: Model, pilot: Pilot, store: Store, chroms: tuple[str, ...], device: torch.device) -> Array:
     """Return scores (cells, marks, 8): Pearson, Spearman, MSE, PIT error; then the first three of the mean of others.
 
-    The last is the MSE of the observed mean alone, the variance.
+    The last is the variance of what was observed.
     """
     model.eval()
     numbers = regions_of(pilot, chroms)
@@ -205,15 +209,15 @@ def score(model: Model, pilot: Pilot, store: Store, chroms: tuple[str, ...], dev
     bins = np.concatenate([np.arange(ends[number] - pilot.n_bins[number], ends[number]) for number in numbers])
     observed = pilot.values[bins]
     scores = np.zeros((len(CELLS), len(MARKS), 8))
-    for cell, mark in np.ndindex(len(CELLS), len(MARKS)):
-        names = [pilot.regions[number] for number in numbers]
-        mean, sd = impute(model, model.config, store, cell, mark, names, device)
-        truth = observed[:, cell, mark]
-        average = mean_of_others(observed[:, :, mark].T)[cell]
-        scores[cell, mark] = [
-            pearson(truth, mean), spearman(truth, mean), mse(truth, mean), pit_error(gaussian_cdf(truth, mean, sd)),
-            pearson(truth, average), spearman(truth, average), mse(truth, average), truth.var(),
-        ]  # fmt: skip
+    for cell in range(len(CELLS)):
+        means, sds = impute(model, store, cell, [pilot.regions[number] for number in numbers], device)
+        for mark in range(len(MARKS)):
+            truth, mean, sd = observed[:, cell, mark], means[:, mark], sds[:, mark]
+            average = mean_of_others(observed[:, :, mark].T)[cell]
+            scores[cell, mark] = [
+                pearson(truth, mean), spearman(truth, mean), mse(truth, mean), pit_error(gaussian_cdf(truth, mean, sd)),
+                pearson(truth, average), spearman(truth, average), mse(truth, average), truth.var(),
+            ]  # fmt: skip
     return scores
 
 
