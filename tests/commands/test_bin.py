@@ -376,7 +376,7 @@ def test_a_metadata_tsv_of_the_portal_is_binned_as_downloaded(candi, tmp_path, e
         assert set(file["biosamples"][biosample]) == {"H3K4me3", "control"}
     name = f"{biosample}/H3K4me3"
     found = layers(store, name)
-    assert {key.split("/")[0] for key in found} == {"counts", "folds", "signal", "peaks", "blocks"}
+    assert {key.split("/")[0] for key in found} == {"counts", "folds", "signal", "signal_spans", "peaks", "blocks"}
     same({key: found[key] for key in expected}, expected)
     assert attribute(store, "covariates", name)["platform"] == "Illumina HiSeq 2000"
     assert [item["name"] for item in attribute(store, "sources", name)] == [
@@ -396,7 +396,7 @@ def test_signal_may_come_alone(bins, options):
     track = TEST_DATA / "sim1.H3K4me3.bw"
     store = bins(f"x H3K4me3 {track}", *options, columns="biosample assay signal")
     found = layers(store)
-    assert found.keys() == {"signal/chr1", "signal/chr2"}
+    assert found.keys() == {f"{layer}/{chrom}" for layer in ("signal", "signal_spans") for chrom in ("chr1", "chr2")}
     with pyBigWig.open(str(track)) as opened:
         for chrom, length in CHROMSIZES.items():
             means = opened.stats(chrom, 0, length // 25 * 25, nBins=length // 25, exact=True)
@@ -432,7 +432,7 @@ def test_one_cohort_holds_reads_signal_and_peaks_alone(bins):
         f"y c NA NA {TEST_DATA / 'sim1.H3K4me3.narrowPeak'}\n"
     )
     store = bins(rows, columns="biosample assay file signal peaks")
-    assert {name.split("/")[0] for name in layers(store, "x/b")} == {"signal"}
+    assert {name.split("/")[0] for name in layers(store, "x/b")} == {"signal", "signal_spans"}
     assert {name.split("/")[0] for name in layers(store, "y/c")} == {"peaks"}
 
 
