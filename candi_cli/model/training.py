@@ -170,8 +170,9 @@ class _Run:
         )
         self.forward = self.processes.wrap(self.model, self.device)
         self.average = MovingAverage(self.model, schedule.average) if schedule.average else None
+        self.loss: Callable[[Any, Any], dict[str, LossTerm]] = self.model.loss  # type: ignore[assignment]
         if compiled:
-            self.forward = torch.compile(self.forward)  # type: ignore[assignment]
+            self.forward, self.loss = torch.compile(self.forward), torch.compile(self.loss)  # type: ignore[assignment]
         if not state:
             return 0
         self.optimiser.load_state_dict({**self.optimiser.state_dict(), "state": state["optimiser"]["state"]})
@@ -201,7 +202,7 @@ class _Run:
         self._windows += len(inputs[0]) * self.processes.world_size
         with _autocast(self.device, self.precision):
             output = self.forward(inputs)
-        terms: dict[str, LossTerm] = self.model.loss(output, targets)  # type: ignore[operator]
+        terms = self.loss(output, targets)
         if self.processes.world_size == 1:
             self._stopping = stop
         else:
