@@ -88,7 +88,7 @@ EXAMPLES: Mapping[str, Mapping[str, str]] = {
             "candi train store.h5 -o model.safetensors --nproc 4 --device cuda \\\n    --workers 8 --resume auto"
         ),
         "Write all options to a file, to change them there and train with --config train.toml:": (
-            "candi train store.h5 -o model.safetensors --preset paper --print-config > train.toml"
+            "candi train store.h5 -o model.safetensors --preset paper \\\n    --print-config > train.toml"
         ),
         "Teach a model an assay that it does not know, and leave the rest as it is:": (
             "candi train mine.h5 --init model.safetensors --add-assay H3K79me2 \\\n"

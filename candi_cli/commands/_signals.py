@@ -32,12 +32,17 @@ class Stop:
 
 
 @contextmanager
-def noted() -> Iterator[Stop]:
-    """Note SIGTERM and SIGUSR1 instead of ending at once."""
+def noted(*, until_exit: bool = False) -> Iterator[Stop]:
+    """Note SIGTERM and SIGUSR1 instead of ending at once.
+
+    Parameters
+    ----------
+    until_exit : do so for good, as the process ends with the block: what ends it may send them when it is about to
+    """
     stop = Stop()
     before = {number: signal.signal(number, stop.note) for number in STOPPING}
     try:
         yield stop
     finally:
         for number, handler in before.items():
-            signal.signal(number, handler)
+            signal.signal(number, stop.note if until_exit else handler)

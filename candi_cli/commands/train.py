@@ -36,7 +36,7 @@ def command(**values: Any) -> None:
         if code:
             raise SystemExit(code)
         return
-    with ExitStack() as stack, noted() as stop:
+    with noted(until_exit=joining()) as stop, ExitStack() as stack:
         _train(chosen, stack, stop)
 
 
