@@ -10,6 +10,7 @@ from uuid import uuid4
 import numpy as np
 from numpy.typing import NDArray
 
+from candi_cli.loci import Loci, merged
 from candi_cli.model.candi.reading import Bases, Block, Lanes
 
 _BINS_AT_ONCE = 1 << 18
@@ -58,6 +59,15 @@ class Spans:
             found.update(chrom.encode())
             found.update(np.ascontiguousarray(runs).tobytes())
         return found.hexdigest()
+
+
+def union_of(loci: Sequence[Loci], context: int) -> Spans:
+    """Return the bins that the windows of any loci hold."""
+    runs: dict[str, list[NDArray[np.int64]]] = {}
+    for each in loci:
+        for chrom, found in each.spans(context).items():
+            runs.setdefault(chrom, []).append(found)
+    return Spans({chrom: merged(np.concatenate(found)) for chrom, found in runs.items()})
 
 
 class Decoded:
