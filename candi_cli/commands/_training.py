@@ -51,6 +51,8 @@ class Training:
             raise RequestError(
                 f"--batch-size {chosen.batch_size}: fewer windows than the {processes.world_size} processes; give more"
             )
+        if chosen.patience and not chosen.valid_regions:
+            raise RequestError("--patience: counts scorings of --valid-region; give one")
         self.precision = chosen.precision
         if self.precision == "auto":
             self.precision = "bf16" if device.type == "cuda" else "float32"

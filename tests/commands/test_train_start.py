@@ -71,7 +71,8 @@ def test_the_card_of_a_model_that_was_trained_twice_covers_both_data(candi, know
         (("--init", "KNOWN", "--add-assay", "H3K9me33"), "--add-assay H3K9me33: no store has it; known are"),
         (("--init", "KNOWN", "-T", str(TEST_DATA / "genome.fa.gz")), "does not read that; leave it out"),
         (("--init", "KNOWN", "--input", "signal"), "does not read that; leave it out"),
-        (("--nproc", "1", "--loci", "ccre"), "--ccre BED go together"),
+        (("--loci", "ccre"), "--ccre BED go together"),
+        (("--patience", "3"), "counts scorings of --valid-region; give one"),
     ],
 )
 def test_options_that_do_not_go_together_are_refused(candi, known_path, store_path, tmp_path, options, told):

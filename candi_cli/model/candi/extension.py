@@ -80,7 +80,8 @@ def _lane_axes(model: Model, name: str, known: Sequence[str]) -> Axes:
     width = config.signal_widths[-1]
     sequence = torch.zeros(config.sequence_widths[-1] if config.reads_sequence else 0, dtype=torch.bool)
     n_levels = config.smoothing_levels + 1
-    smoothed = [lanes.repeat(n_levels), *([assays.repeat(n_levels)] if config.reads_reference else [])]
+    tracks = [lanes, assays] if config.reads_reference else [lanes]
+    smoothed = [*(each.repeat(n_levels) for each in tracks), *tracks]  # each level, then which bins are known
     parts: list[tuple[str, Axes]] = [
         (r"covariates_in\.lane", [(0, lanes)]),
         (r"covariates_out\.lane", [(0, assays)]),
