@@ -15,6 +15,7 @@ and without the depth offset, and reports on the last fifth:
 import argparse
 import json
 import tempfile
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from multiprocessing import get_context
@@ -38,6 +39,7 @@ from candi_cli.model.training import Progress, Schedule, fit
 from candi_cli.store import Store
 
 Array = NDArray[Any]
+DOSED_WINDOWS = 8
 DOSES = (0.25, 0.5, 1.0, 2.0, 4.0)
 BANDWIDTHS = (0.0, 1.0, 2.0, 4.0, 8.0)
 FLOOR = 1e-3  # of a rate, in its mean: the log of a mean of others' counts may be of 0
@@ -127,6 +129,7 @@ def dose_response(model: Model, item: cohorts.HeldOut, lanes: Lanes, device: tor
     for dose in DOSES:
         covariates = encode([cohorts.thinned(known, dose) for known in asked])
         inputs = item.inputs._replace(covariates_out=torch.from_numpy(covariates).expand(len(item.counts), -1, -1))
+        inputs = type(inputs)(*(each if each is None else each[:DOSED_WINDOWS] for each in inputs))
         logs[dose] = cohorts.predict(model, inputs, device)[0]
     for assay in np.flatnonzero(item.scored):
         depth = float(encode([asked[assay]])[0, 0])
@@ -146,21 +149,35 @@ def judge(options: argparse.Namespace, store_path: Path, offset: bool) -> dict[s
     config = preset("base", assays, resolution=simulator.RESOLUTION, reads_sequence=False)
     config = replace(config, depth_offset=offset, depth_range=cohorts.depth_range(members))
     train_bins, clock = options.bins * 4 // 5, cohorts.Stopwatch()
-    name = "with the offset" if offset else "without"
-    model = train(options, store, config, train_bins, name)
+    model = train(options, store, config, train_bins, "with the offset" if offset else "without")
     seconds = clock.seconds()
     valid = [Region(simulator.CHROM, train_bins * config.resolution, options.bins * config.resolution)]
     held_out = cohorts.hold_out_all(members, config, valid)
     scores = cohorts.score(model, held_out, config, device)
-    core = slice(config.flank_bins, config.context_bins - config.flank_bins)
-    bandwidths = {assay: best_bandwidth(cohort, assay, slice(0, train_bins)) for assay in assays}
-    errors: dict[str, list[tuple[str, Errors]]] = {}
     slopes: dict[str, list[float]] = {"imp": [], "obs": []}
     by_name = {lanes.biosample: lanes for lanes in members}
     for item in held_out:
         slopes[item.kind] += dose_response(model, item, by_name[item.biosample], device).values()
-        if item.kind == "obs":
-            continue
+    return {
+        "offset": offset, "seconds": seconds, "parameters": cohorts.total(model.parameters()),
+        "scores": {kind: row._asdict() for kind, row in scores.items()}, "slopes": slopes,
+        "errors": errors_of(model, cohort, held_out, train_bins, device),
+    }  # fmt: skip
+
+
+def errors_of(
+    model: Model,
+    cohort: simulator.Cohort,
+    held_out: Sequence[cohorts.HeldOut],
+    train_bins: int,
+    device: torch.device,
+) -> dict[str, list[tuple[Any, ...]]]:
+    """Return the errors of the rates of hidden assays, by what predicts them: (assay, *Errors) of each."""
+    config, assays = model.config, model.config.assays
+    core = slice(config.flank_bins, config.context_bins - config.flank_bins)
+    bandwidths = {assay: best_bandwidth(cohort, assay, slice(0, train_bins)) for assay in assays}
+    errors: dict[str, list[tuple[Any, ...]]] = {}
+    for item in (item for item in held_out if item.kind == "imp"):
         (hidden,) = np.flatnonzero(item.scored)
         assay = assays[hidden]
         bins = np.concatenate([np.arange(start, start + config.context_bins)[core] for _, start in item.starts])
@@ -172,12 +189,8 @@ def judge(options: argparse.Namespace, store_path: Path, offset: bool) -> dict[s
             "mean of others' smoothed counts": others(cohort, item.biosample, assay, bandwidths[assay])[bins],
             "mean of others' true rates": others(cohort, item.biosample, assay, None)[bins],
         }.items():
-            errors.setdefault(kind, []).append((assay, compare(truth, rate, simulator.DISPERSION[assay])))
-    return {
-        "offset": offset, "seconds": seconds, "parameters": cohorts.total(model.parameters()),
-        "scores": {kind: row._asdict() for kind, row in scores.items()}, "slopes": slopes,
-        "errors": {kind: [(assay, *row) for assay, row in rows] for kind, rows in errors.items()},
-    }  # fmt: skip
+            errors.setdefault(kind, []).append((assay, *compare(truth, rate, simulator.DISPERSION[assay])))
+    return errors
 
 
 def show(result: dict[str, Any], steps: int) -> None:

@@ -95,7 +95,7 @@ class Model(Network):
         depth = torch.cat([batch.inputs.covariates_out[:, 0] for batch in batches])  # (N, A)
         for assay in range(len(self.config.assays)):
             counts, signal, peaks = (
-                torch.cat([getattr(each, name)[..., assay] for each in targets])[valid[:, layer, assay]].float()
+                torch.cat([getattr(each, name)[..., assay].float() for each in targets])[valid[:, layer, assay]]
                 for layer, name in enumerate(("counts", "signal", "peaks"))
             )
             if len(counts):
