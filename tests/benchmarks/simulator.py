@@ -5,7 +5,9 @@ a store and prints what is in it.
 
 One landscape (genes, enhancers, polycomb domains, background) is shared by all biosamples; whether a gene, an enhancer
 or a domain is active is drawn once for all biosamples with the chance `shared`, else in each biosample anew. All assays
-of a biosample follow from its states, so a biosample's other assays tell more of a hidden one than other biosamples do.
+of a biosample follow from its states, and each state shows in two assays at least, in different shapes: H3K4me3 and
+H3K27ac at promoters and enhancers, H3K36me3 and H3K79me2 in gene bodies, H3K27me3 and H2AK119ub1 in polycomb domains.
+So a biosample's other assays tell more of a hidden one than other biosamples do.
 
 The expected counts of an experiment are, in bin i,
     depth / n_bins * (1 + read_length / resolution) * YIELD[run_type] * density[biosample, assay, i]
@@ -28,9 +30,15 @@ from candi_cli.store import Store
 Array = NDArray[Any]
 
 CHROM, RESOLUTION, N_FOLDS, BLOCK_BP = "chr1", 25, 8, 10_000
-ASSAYS = ("H3K4me3", "H3K27ac", "H3K4me1", "H3K36me3", "H3K27me3")
-ENRICHED = {"H3K4me3": 0.65, "H3K27ac": 0.6, "H3K4me1": 0.55, "H3K36me3": 0.6, "H3K27me3": 0.55, CONTROL: 0.0}
-DISPERSION = {"H3K4me3": 8.0, "H3K27ac": 8.0, "H3K4me1": 6.0, "H3K36me3": 6.0, "H3K27me3": 5.0, CONTROL: 12.0}
+ENRICHED = {
+    "H3K4me3": 0.65, "H3K27ac": 0.6, "H3K36me3": 0.6, "H3K79me2": 0.55, "H3K27me3": 0.55, "H2AK119ub1": 0.5,
+    CONTROL: 0.0,
+}  # fmt: skip
+DISPERSION = {
+    "H3K4me3": 8.0, "H3K27ac": 8.0, "H3K36me3": 6.0, "H3K79me2": 6.0, "H3K27me3": 5.0, "H2AK119ub1": 5.0,
+    CONTROL: 12.0,
+}  # fmt: skip
+ASSAYS = tuple(assay for assay in ENRICHED if assay != CONTROL)
 YIELD = {"single-ended": 1.0, "paired-ended": 0.8}
 READ_LENGTHS = (36.0, 50.0, 76.0, 100.0)
 PLATFORMS = ("Illumina HiSeq 2000", "Illumina HiSeq 4000", "Illumina NextSeq 500")
@@ -162,17 +170,20 @@ def enrichment(landscape: dict[str, Elements], states: dict[str, Array], design:
     tss = np.where(genes.reverse, genes.end, genes.start)
     activity = np.where(repressed[np.minimum(tss, n_bins - 1)] > 0, 0, activity)
     promoters = boxes(n_bins, tss - 24, tss + 24, activity)
-    shores = boxes(n_bins, tss - 80, tss + 80, activity)
     bodies = boxes(n_bins, genes.start, genes.end, activity)
+    middle = (genes.start + genes.end) // 2
+    first_halves = boxes(
+        n_bins, np.where(genes.reverse, middle, genes.start), np.where(genes.reverse, genes.end, middle), activity
+    )
     open_ = np.where(states["enhancer"] < 0.4, (1.2 - 2 * states["enhancer"]) * enhancers.strength, 0)
     centres = boxes(n_bins, enhancers.start, enhancers.end, open_)
-    flanks = boxes(n_bins, enhancers.start - 15, enhancers.end + 15, open_)
     return {
-        "H3K4me3": smooth(promoters, 5),
-        "H3K27ac": smooth(promoters + 0.8 * centres, 6),
-        "H3K4me1": smooth(np.maximum(0.6 * shores - 0.6 * promoters, 0) + flanks, 8),
+        "H3K4me3": smooth(promoters + 0.25 * centres, 5),
+        "H3K27ac": smooth(0.8 * promoters + centres, 8),
         "H3K36me3": smooth(np.maximum(bodies - bodies * (promoters > 0), 0), 20),
+        "H3K79me2": smooth(0.4 * bodies + 0.8 * first_halves, 12),
         "H3K27me3": smooth(repressed, 40) * np.exp(-2 * np.minimum(smooth(bodies + centres, 10), 2)),
+        "H2AK119ub1": smooth(repressed, 20),
     }
 
 
