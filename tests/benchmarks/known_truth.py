@@ -26,7 +26,7 @@ import cohorts
 import numpy as np
 import simulator
 import torch
-from ablation import CORRUPTION, WEIGHTS
+from arms import CORRUPTION, WEIGHTS
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter1d
 
