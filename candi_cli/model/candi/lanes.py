@@ -162,8 +162,9 @@ class Condition(nn.Module):
         covariates = covariates[:, None].expand(-1, features.shape[1], -1, -1)  # (N, D, T, M)
         if self.query is not None:
             query = self.query(covariates) / math.sqrt(features.shape[-1])  # (N, D, T, W)
-            attention = (features * query[:, :, :, None]).sum(dim=-1).softmax(dim=-1)  # (N, D, T, L)
-            attended = (features * attention[..., None].to(features.dtype)).sum(dim=3)  # (N, D, T, W)
+            scores = (features @ query.to(features.dtype)[..., None]).squeeze(-1)  # (N, D, T, L)
+            attention = scores.softmax(dim=-1).to(features.dtype)
+            attended = (attention[..., None, :] @ features).squeeze(-2)  # (N, D, T, W)
             covariates = torch.cat([covariates, attended.to(covariates.dtype)], dim=-1)
         scale, shift = self.film(F.gelu(self.hidden(covariates)))[:, :, :, None].chunk(2, dim=-1)
         return 1 + torch.tanh(scale), shift

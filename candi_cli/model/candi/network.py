@@ -443,6 +443,7 @@ class Network(nn.Module):
         log_mean, log_dispersion = self._counts(values["counts"], candidates.get("counts"), asked)
         return CandiOutput(log_mean.mT, log_dispersion.mT, mean.mT, sd.mT, peak_logit)
 
+    @torch.no_grad()
     def _candidates(self, batch: CandiBatch) -> dict[str, "Candidates"]:
         """Return smoothed tracks by the output whose mean they may be: all lanes' own (the control too), the reference.
 
@@ -454,8 +455,9 @@ class Network(nn.Module):
         if self.config.input == "counts":
             smoothed, known = smooth(batch.values.mT.to(self.dtype), observed, n_levels)
             depth = (batch.covariates_in[:, 0, :, None] - DEPTH_CENTRE).nan_to_num(0.0)  # (N, T, 1)
-            rates = (smoothed + _RATE_FLOOR) * torch.exp2(-depth)
-            found["counts"] = Candidates(rates, known, torch.where(known, rates.log() / _LOG_RATE_SCALE, 0))
+            rates = smoothed.add_(_RATE_FLOOR).mul_(torch.exp2(-depth))
+            features = rates.log().div_(_LOG_RATE_SCALE).mul_(known)
+            found["counts"] = Candidates(rates, known, features)
         else:
             smoothed, known = smooth(signal_transform(batch.values.mT.to(self.dtype)), observed, n_levels)
             found["own signal"] = Candidates(smoothed, known, torch.where(known, smoothed, 0))

@@ -7,6 +7,7 @@ from torch import Tensor
 LEVEL_SD = (1.0, 2.24, 4.58, 9.22, 18.5, 36.9)  # bins; of the levels above 0
 
 
+@torch.no_grad()
 def smooth(values: Tensor, known: Tensor, n_levels: int) -> tuple[Tensor, Tensor]:
     """Return tracks as they are and under B-spline kernels that double in width from level to level.
 
@@ -28,7 +29,8 @@ def smooth(values: Tensor, known: Tensor, n_levels: int) -> tuple[Tensor, Tensor
         level = _widened(level, 2**j)
         levels.append(level)
     weighed, weight = torch.stack(levels, dim=1)
-    return weighed / weight.clamp(min=1e-6), weight > 1e-3
+    known_under_kernel = weight > 1e-3
+    return weighed.div_(weight.clamp_(min=1e-6)), known_under_kernel
 
 
 def _widened(level: Tensor, step: int) -> Tensor:
