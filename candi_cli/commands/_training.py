@@ -20,7 +20,7 @@ from candi_cli.commands._train_options import TrainOptions
 from candi_cli.errors import RequestError
 from candi_cli.model import ModelCard
 from candi_cli.model.board import Board
-from candi_cli.model.candi import Corruption, LossWeights, Model, TrainingDataset
+from candi_cli.model.candi import PAPER, Corruption, LossWeights, Model, TrainingDataset
 from candi_cli.model.candi.dataset import TrainingBatch
 from candi_cli.model.device import Device
 from candi_cli.model.distributed import Processes
@@ -42,7 +42,8 @@ class Training:
 
     def __init__(self, chosen: TrainOptions, stack: ExitStack, processes: Processes, device: Device) -> None:
         self.chosen, self.processes, self.device = chosen, processes, device
-        self.corruption = Corruption(
+        self.corruption = replace(
+            PAPER if chosen.preset == "paper" and not chosen.init else Corruption(),
             mask_assays=chosen.mask_assays, mask_loci=chosen.mask_loci, thin=chosen.thin,
             drop_sequence=chosen.drop_sequence,
         )  # fmt: skip

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from x_transformers import Encoder
 
+from candi_cli.model.candi.blocks import CovariateEmbedding
 from candi_cli.model.candi.config import SEQUENCE_POOLS, Config
 from candi_cli.model.candi.likelihood import LOG_DISPERSION_LIMITS, LOG_MEAN_LIMIT, SD_FLOOR, soft_clamp
 from candi_cli.model.candi.network import (
@@ -21,7 +22,6 @@ from candi_cli.model.candi.network import (
     OBSERVED,
     CandiBatch,
     CandiOutput,
-    CovariateEmbedding,
     Network,
 )
 

@@ -9,17 +9,9 @@ import torch.nn.functional as F
 
 from candi_cli.covariates import PLATFORMS, Covariates, encode
 from candi_cli.model.candi import preset
+from candi_cli.model.candi.blocks import SequenceTower, words_at
 from candi_cli.model.candi.lanes import LaneConv, LaneDeconv, block_diagonal, lane_products
-from candi_cli.model.candi.network import (
-    MASKED,
-    MISSING,
-    NO_SEQUENCE,
-    OBSERVED,
-    CandiBatch,
-    Network,
-    SequenceTower,
-    words_at,
-)
+from candi_cli.model.candi.network import MASKED, MISSING, NO_SEQUENCE, OBSERVED, CandiBatch, Network
 from candi_cli.model.candi.products import PositionConv, aligned_linear, channels_last_conv
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))

@@ -5,6 +5,8 @@ from typing import Any
 
 PRESETS = ("paper", "base", "tiny")
 INPUTS = ("counts", "signal")
+MISSING, MASKED, OBSERVED = 0, 1, 2  # the states of an input entry
+NO_SEQUENCE = 5  # the base code of a window whose DNA is not known; A, C, G, T, N = 0..4
 SIGNAL_POOL = 2
 SEQUENCE_POOLS = (2, 2, 2, 5, 5)
 

@@ -15,7 +15,7 @@ from torch.utils.data import Dataset
 from candi_cli.covariates import UNKNOWN
 from candi_cli.loci import Loci
 from candi_cli.model.candi.batch import BatchArrays, CandiTargets, TrainingBatch
-from candi_cli.model.candi.config import Config
+from candi_cli.model.candi.config import MASKED, MISSING, NO_SEQUENCE, OBSERVED, Config
 from candi_cli.model.candi.decoding import DecodedBases, DecodedLanes, Spans, n_bytes, union_of
 from candi_cli.model.candi.folds import sum_folds
 from candi_cli.model.candi.masking import (
@@ -27,7 +27,6 @@ from candi_cli.model.candi.masking import (
     thin_counts,
 )
 from candi_cli.model.candi.members import Member, shares_of
-from candi_cli.model.candi.network import MASKED, MISSING, NO_SEQUENCE, OBSERVED
 from candi_cli.model.candi.reading import Bases, Lanes
 from candi_cli.model.candi.reference import ReferenceAverage
 from candi_cli.model.candi.stream import stream
