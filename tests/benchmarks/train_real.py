@@ -4,8 +4,9 @@ Make the two stores as `make default-model` does (`candi bin --keep-dup 1`), the
 
     python tests/benchmarks/train_real.py k562.h5 imr90.h5 --seconds 600
 
-Each preset learns for about so many seconds on the training rows less two regions that are held out, with equal
-settings. Printed are the loss curve (of training and of held-out windows) and, for each assay on the held-out regions,
+Each preset learns for about so many seconds on the training rows less two regions that are held out: `base` with the
+settings of the default model, `paper` with the paper's optimiser and loss weights, or (`--alike`) with those of `base`.
+Printed are the loss curve (of training and of held-out windows) and, for each assay on the held-out regions,
 the mean log-likelihood of counts in nats per bin: of the half of all reads that the network did not see, given the
 other half (*obs*), and of all reads of an assay that is hidden (*imp*). Beside it stand a marginal negative binomial of
 the assay whose mean follows the depth, and (for *obs*) the seen half itself as the expected counts, with the
@@ -41,7 +42,11 @@ TRAIN = (Region("chr1", 22_500_000, 24_100_000), Region("chr21", 43_000_000, 48_
 VALID = (Region("chr1", 23_800_000, 24_000_000), Region("chr21", 45_000_000, 45_400_000))
 FITTED = (Region("chr1", 22_500_000, 23_800_000), Region("chr21", 43_000_000, 45_000_000))  # the baselines
 TEST = (Region("chr1", 24_100_000, 24_500_000), Region("chr21", 40_000_000, 42_960_000))
-WEIGHTS = LossWeights(count=1.0, signal=0.2, peak=0.1, observed=1.0, imputed=0.25, beta=1.0)
+WEIGHTS = {  # ours are those of the default model
+    "base": LossWeights(count=1.0, signal=0.2, peak=0.1, observed=1.0, imputed=0.25, beta=1.0),
+    "paper": LossWeights(),
+}
+OPTIMISERS = {"base": ("adamw", 2e-3), "paper": ("adamax", 5e-4)}
 CORRUPTION = Corruption(mask_assays=0.5, mask_loci=0.5, thin=0.9)
 TIMED_STEPS = 6
 
@@ -69,8 +74,12 @@ def members_of(stores: Sequence[Store], config: Config, regions: Sequence[Region
     return members
 
 
-def train(options: argparse.Namespace, config: Config, members: Any, held_out: Any) -> tuple[Model, dict[str, Any]]:
+def train(
+    options: argparse.Namespace, name: str, config: Config, members: Any, held_out: Any
+) -> tuple[Model, dict[str, Any]]:
     """Train one preset for about the time given and print its loss curve."""
+    settings = "base" if options.alike else name
+    weights, (optimiser, rate) = WEIGHTS[settings], OPTIMISERS[settings]
     device = choose(options.device)
     prepare(threads=options.threads, seed=options.seed)
     dataset = TrainingDataset(
@@ -81,10 +90,10 @@ def train(options: argparse.Namespace, config: Config, members: Any, held_out: A
         config, held_out, corruption=CORRUPTION, batch_size=options.batch_size, seed=options.seed + 1
     )  # fmt: skip
     scored_batches = [scored.batch(step) for step in range(options.scored_batches)]
-    trial, clock = Model(config, WEIGHTS), cohorts.Stopwatch()
+    trial, clock = Model(config, weights), cohorts.Stopwatch()
     fit(trial, dataset, Schedule(steps=TIMED_STEPS), device=device, seed=options.seed)
     steps = options.steps or max(20, int(options.seconds / clock.seconds() * TIMED_STEPS))
-    model = Model(config, WEIGHTS)
+    model = Model(config, weights)
     model.start_at_marginals([dataset.batch(step) for step in range(8)])
     every = max(1, steps // options.lines)
     print(f"{'step':>8}{'seconds':>9}{'loss':>10}{'held-out':>10}{'count_obs':>11}{'count_imp':>11}", flush=True)
@@ -96,8 +105,9 @@ def train(options: argparse.Namespace, config: Config, members: Any, held_out: A
             line = f"{progress.step:8}{clock.seconds():9.0f}" + "".join(f"{value:10.4f} " for value in values)
             print(line, flush=True)
 
+    schedule = Schedule(steps=steps, learning_rate=rate, optimiser=optimiser)
     fit(
-        model, dataset, Schedule(steps=steps, learning_rate=options.learning_rate), device=device, seed=options.seed,
+        model, dataset, schedule, device=device, seed=options.seed,
         held_out=scored_batches, score_every=every, report_every=every, on_step=show,
     )  # fmt: skip
     return model, {"steps": steps, "seconds": clock.seconds(), "parameters": cohorts.total(model.parameters())}
@@ -175,7 +185,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=600, help="of training for each preset, about")
     parser.add_argument("--steps", type=int, help="instead of seconds")
     parser.add_argument("--batch-size", type=int, default=4)
-    parser.add_argument("--learning-rate", type=float, default=2e-3)
+    parser.add_argument("--alike", action="store_true", help="train both with the settings of base")
     parser.add_argument("--lines", type=int, default=10, help="of the loss curve")
     parser.add_argument("--scored-batches", type=int, default=8)
     parser.add_argument("--seed", type=int, default=0)
@@ -193,7 +203,7 @@ def main() -> None:
         members = members_of(stores, config, TRAIN, VALID)
         fitted = baselines(cohort, config, FITTED)
         print(f"\n{name}", flush=True)
-        model, facts = train(options, config, members, members_of(stores, config, VALID, ()))
+        model, facts = train(options, name, config, members, members_of(stores, config, VALID, ()))
         print(f"{facts['parameters']:,} parameters, {facts['steps']} steps of {options.batch_size} windows in", end=" ")
         print(f"{facts['seconds']:.0f} s; scored on {'the test rows' if options.test else 'the held-out regions'}")
         items = cohorts.hold_out_all(cohort, config, TEST if options.test else VALID)
