@@ -63,16 +63,6 @@ def test_every_preset_gives_five_finite_parameters_for_each_bin_and_assay(name, 
     assert (output.signal_sd > 0).all()
 
 
-def test_the_paper_preset_has_the_sizes_of_the_paper():
-    assays = tuple(f"assay{i}" for i in range(35))
-    config = preset("paper", assays, resolution=25, reads_sequence=True)
-    with torch.device("meta"):
-        model = Network(config)
-    assert config.context_bins == 1200
-    assert (config.d_model, config.n_sab, config.n_head) == (972, 4, 9)
-    assert 42e6 < sum(parameter.numel() for parameter in model.parameters()) < 44e6
-
-
 def test_the_latent_has_one_vector_for_each_200_bp():
     model = network("base", reads_sequence=True)
     with torch.inference_mode():
@@ -182,3 +172,127 @@ def test_smoothing_levels_are_the_bandwidths_that_are_stated():
     sd = (smoothed[1:, 0, 0] * distance**2).sum(dim=1).sqrt()
     torch.testing.assert_close(sd, torch.tensor(LEVEL_SD), rtol=5e-3, atol=0)
     assert (smoothed[0] == spike).all()
+
+
+PAPER_ASSAYS = tuple(f"assay{number}" for number in range(35))
+
+
+def shapes_of(model, inputs) -> dict[str, tuple[int, ...]]:
+    """Run a network and return the shape of what each of its modules gives, by name."""
+    found = {}
+
+    def note(name):
+        def hook(module, given, output):
+            first = output[0] if isinstance(output, tuple) else output
+            if isinstance(first, torch.Tensor):
+                found[name] = tuple(first.shape)
+
+        return hook
+
+    hooks = [module.register_forward_hook(note(name)) for name, module in model.named_modules()]
+    predict(model, inputs)
+    for hook in hooks:
+        hook.remove()
+    return found
+
+
+def test_the_stages_of_the_paper_preset_have_the_shapes_of_the_papers_text():
+    model = Network(preset("paper", PAPER_ASSAYS, resolution=25, reads_sequence=True)).eval()
+    inputs = batch(model.config, 1)
+    assert inputs.values.shape == (1, 1200, 36)  # M: N x L x (A + 1)
+    assert inputs.sequence.shape == (1, 30_000)  # S, as codes
+    assert inputs.covariates_in.shape == (1, 4, 36)
+    assert inputs.covariates_out.shape == (1, 4, 35)
+    shapes = shapes_of(model, inputs)
+    # three stages, pool 2, expansion 3: lanes of 3, 9, 27 channels at 600, 300, 150 positions
+    assert [shapes[f"signal_tower.{stage}"] for stage in range(3)] == [
+        (1, 36, 600, 3), (1, 36, 300, 9), (1, 36, 150, 27),
+    ]  # fmt: skip
+    assert all(isinstance(stage.condition.query, torch.nn.Module) for stage in model.signal_tower)
+    # five DNA stages, pools 2, 2, 2, 5, 5; the first is a table of 4-mers
+    widths = (12, 36, 108, 324, 972)
+    assert tuple(model.sequence_tower.table().shape) == (625, widths[0])
+    lengths = (15_000, 7_500, 3_750, 750)  # of the inputs of the other four
+    assert [shapes[f"sequence_tower.convs.{stage}"] for stage in range(4)] == [
+        (1, length, width) for length, width in zip(lengths, widths[1:], strict=True)
+    ]
+    assert shapes["sequence_tower"] == (1, 150, 972)
+    assert model.fusion[0].in_features == 2 * 972
+    assert shapes["fusion"] == (1, 150, 972)
+    assert shapes["transformer"] == (1, 150, 972)  # Z: N x L' x d_model
+    attention = [module for module in model.transformer.modules() if type(module).__name__ == "Attention"]
+    assert [(each.heads, each.to_q.out_features) for each in attention] == [(9, 9 * 64)] * 4
+    assert model.transformer.rotary_pos_emb is not None
+    # three decoders of three transposed convolutions, each with metadata: 9, 3, 1 channels of a lane
+    assert [shapes[f"decoders.ups.{stage}"] for stage in range(3)] == [
+        (1, 3, 35, 300, 9), (1, 3, 35, 600, 3), (1, 3, 35, 1200, 1),
+    ]  # fmt: skip
+    assert [sorted(head.n_outputs.items()) for head in model.heads] == [
+        [("counts", 2)],
+        [("signal", 2)],
+        [("peaks", 1)],
+    ]
+    dropouts = {module.p for module in model.transformer.modules() if isinstance(module, torch.nn.Dropout)}
+    assert dropouts == {0.1}
+
+
+def test_the_paper_preset_has_the_papers_number_of_weights_nine_tenths_of_them_in_the_transformer():
+    model = Network(preset("paper", PAPER_ASSAYS, resolution=25, reads_sequence=True))
+    count = {name: sum(p.numel() for p in child.parameters()) for name, child in model.named_children()}
+    total = sum(p.numel() for p in model.parameters())
+    assert 42e6 < total < 44e6
+    assert count["transformer"] == 39_219_228  # four layers of 9 heads of 64 and a 4-fold feed-forward, one last norm
+    assert count["transformer"] / total == pytest.approx(0.906, abs=0.001)
+    assert count["fusion"] == (2 * 972 + 1) * 972 + 2 * 972
+    convolutions = sum((3 * i + 1) * o for i, o in ((4, 12), (12, 36), (36, 108), (108, 324), (324, 972)))
+    assert count["sequence_tower"] == convolutions + 972  # and the token of a window without sequence
+    assert (
+        sum(p.numel() for p in Network(preset("base", PAPER_ASSAYS, resolution=25, reads_sequence=True)).parameters())
+        < 3e6
+    )
+
+
+@pytest.mark.parametrize("name", ["paper", "base"])
+def test_metadata_reach_every_output_and_masked_is_not_missing_in_the_presets_themselves(name):
+    model = network(name)
+    inputs = batch(model.config, 1)
+    with torch.inference_mode():
+        masked, missing = (model.encode(hide(inputs, 0, state)).latent for state in (MASKED, MISSING))
+    assert (masked - missing).abs().max() > 1e-4
+    deeper = replace(COVARIATES, depth=160e6)
+    assert differ(predict(model, inputs), predict(model, batch(model.config, 1, requested=deeper)))
+    assert differ(predict(model, inputs), predict(model, batch(model.config, 1, own=deeper)))
+
+
+def test_the_last_layer_of_metadata_depends_on_them_though_its_lanes_are_one_channel_wide():
+    # the research code normalises over that channel, so that its last layer is a constant
+    model = network("paper")
+    last = model.decoders.conditions[-1]
+    features, covariates = torch.randn(1, 3, 3, 1200, 1), torch.randn(2, 1, 3, 32)
+    scales = [last(features, each)[0] for each in covariates]
+    assert (scales[0] - scales[1]).abs().min() > 1e-4
+
+
+def test_metadata_act_on_a_spatially_constant_lane_too():
+    model = network("paper")
+    constant, covariates = torch.ones(1, 1, 4, 600, 3), torch.randn(2, 1, 4, 32)
+    one, other = (torch.cat(model.signal_tower[0].condition(constant, each)) for each in covariates)
+    assert (one - other).abs().max() > 1e-2
+
+
+def test_a_network_that_reads_signal_has_no_counts_and_uses_the_reference():
+    torch.manual_seed(0)
+    config = preset("tiny", ASSAYS, resolution=25, reads_sequence=False, input="signal", reads_reference=True)
+    model = Network(config).eval()
+    inputs = batch(config)
+    assert config.outputs == ("signal", "peaks")
+    without = predict(model, inputs)
+    assert without.count_log_mean is None
+    reference = torch.rand(2, 240, 3) * 3
+    reference[:, :, 2] = torch.nan
+    with_reference = predict(model, inputs._replace(reference=reference))
+    assert with_reference.signal_mean.isfinite().all()
+    assert (with_reference.signal_mean - without.signal_mean).abs().max() > 1e-3
+    nothing = torch.full_like(reference, torch.nan)
+    for a, b in zip(predict(model, inputs._replace(reference=nothing))[2:], without[2:], strict=True):
+        torch.testing.assert_close(a, b)
