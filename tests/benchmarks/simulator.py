@@ -56,7 +56,7 @@ class Design:
 
     n_biosamples: int = 8
     n_bins: int = 160_000
-    shared: float = 0.5
+    shared: float = 0.3
     reads_per_bin: tuple[float, float] = (0.1, 0.8)
     seed: int = 0
 
