@@ -10,8 +10,9 @@ Printed are the loss curve (of training and of held-out windows) and, for each a
 the mean log-likelihood of counts in nats per bin: of the half of all reads that the network did not see, given the
 other half (*obs*), and of all reads of an assay that is hidden (*imp*). Beside it stand a marginal negative binomial of
 the assay whose mean follows the depth, and (for *obs*) the seen half itself as the expected counts, with the
-pseudo-count and the dispersion that fit best; both are fitted on parts of the training rows. The weights kept are those
-with the lowest held-out loss, so `--test` scores the test rows instead; look at them once, at the end.
+pseudo-count and the dispersion that fit best; both are fitted on parts of the training rows. Kept is the moving average
+of the weights at the end, or (`--keep-best`) that of the scoring with the lowest held-out loss. `--test` scores the
+test rows instead; look at them once, at the end.
 """
 
 import argparse
@@ -34,7 +35,7 @@ from candi_cli.evaluation.metrics import pearson
 from candi_cli.genome import Region
 from candi_cli.model.candi import Config, Corruption, Lanes, LossWeights, Model, TrainingDataset, preset
 from candi_cli.model.device import choose, prepare
-from candi_cli.model.training import Progress, Schedule, fit
+from candi_cli.model.training import Progress, Schedule, fit, score
 from candi_cli.store import Store
 
 Array = NDArray[Any]
@@ -100,15 +101,17 @@ def train(
     clock = cohorts.Stopwatch()
 
     def show(progress: Progress) -> None:
-        if progress.held_out:
-            values = (progress.loss, *(progress.held_out[name] for name in ("loss", "count_obs", "count_imp")))
-            line = f"{progress.step:8}{clock.seconds():9.0f}" + "".join(f"{value:10.4f} " for value in values)
-            print(line, flush=True)
+        if progress.step % every and progress.step != steps:
+            return
+        scores = progress.held_out or score(model, scored_batches, device)
+        values = (progress.loss, *(scores[name] for name in ("loss", "count_obs", "count_imp")))
+        line = f"{progress.step:8}{clock.seconds():9.0f}" + "".join(f"{value:10.4f} " for value in values)
+        print(line, flush=True)
 
     schedule = Schedule(steps=steps, learning_rate=rate, optimiser=optimiser)
     fit(
-        model, dataset, schedule, device=device, seed=options.seed,
-        held_out=scored_batches, score_every=every, report_every=every, on_step=show,
+        model, dataset, schedule, device=device, seed=options.seed, report_every=every, on_step=show,
+        held_out=scored_batches if options.keep_best else (), score_every=every,
     )  # fmt: skip
     return model, {"steps": steps, "seconds": clock.seconds(), "parameters": cohorts.total(model.parameters())}
 
@@ -185,6 +188,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=600, help="of training for each preset, about")
     parser.add_argument("--steps", type=int, help="instead of seconds")
     parser.add_argument("--batch-size", type=int, default=4)
+    parser.add_argument("--keep-best", action="store_true", help="keep the weights with the lowest held-out loss")
     parser.add_argument("--alike", action="store_true", help="train both with the settings of base")
     parser.add_argument("--lines", type=int, default=10, help="of the loss curve")
     parser.add_argument("--scored-batches", type=int, default=8)
