@@ -54,14 +54,16 @@ class Task(NamedTuple):
     batch_size: int
     learning_rate: float
     every: int
+    context: int
     device: str
 
 
-def configure(arm: Arm, assays: tuple[str, ...], depths: tuple[float, float]) -> Config:
+def configure(task: Task, arm: Arm, assays: tuple[str, ...], depths: tuple[float, float]) -> Config:
     """Return an arm's configuration."""
     config = preset(arm.preset, assays, resolution=simulator.RESOLUTION, reads_sequence=False)
     turned = {name: not getattr(config, name) if value is None else value for name, value in arm.fields.items()}
-    return replace(config, depth_range=depths, **turned)
+    context = {"context_bins": task.context, "flank_bins": task.context // 8}
+    return replace(config, depth_range=depths, **context, **turned)
 
 
 def draw_batches(task: Task, seed: int, file: int) -> Path:
@@ -69,7 +71,7 @@ def draw_batches(task: Task, seed: int, file: int) -> Path:
     torch.set_num_threads(1)
     stores = [Store.open(path) for path in task.stores]
     assays, cohort = cohorts.open_lanes(stores)
-    config = configure(ARMS["base"], assays, cohorts.depth_range(cohort))
+    config = configure(task, ARMS["base"], assays, cohorts.depth_range(cohort))
     members = []
     for lanes in cohort:
         regions = [region for region in task.train if region.chrom in lanes.store.chroms_with_reads(lanes.biosample)]
@@ -85,7 +87,7 @@ def draw_batches(task: Task, seed: int, file: int) -> Path:
 def draw_held_out(task: Task) -> None:
     """Save the held-out windows, which are the same for all runs."""
     assays, cohort = cohorts.open_lanes([Store.open(path) for path in task.stores])
-    config = configure(ARMS["base"], assays, cohorts.depth_range(cohort))
+    config = configure(task, ARMS["base"], assays, cohorts.depth_range(cohort))
     torch.save(cohorts.hold_out_all(cohort, config, task.valid, every=task.every), task.folder / HELD_OUT)
 
 
@@ -96,7 +98,7 @@ def run(task: Task, name: str, seed: int) -> dict[str, Any]:
     device = choose(task.device)
     stores = [Store.open(path) for path in task.stores]
     assays, cohort = cohorts.open_lanes(stores)
-    config = configure(arm, assays, cohorts.depth_range(cohort))
+    config = configure(task, arm, assays, cohorts.depth_range(cohort))
     model = arm.network(Model(config, arm.weights))
     paths = sorted(task.folder.glob(f"batches-{seed}-*.pt"))
     first = next(cohorts.saved_batches(paths[:1]))
@@ -164,7 +166,7 @@ def prepare_task(options: argparse.Namespace, folder: Path) -> Task:
         )
     return Task(
         stores, train, valid, folder, options.steps, options.batch_size, options.learning_rate, options.every,
-        options.device,
+        options.context, options.device,
     )  # fmt: skip
 
 
@@ -180,6 +182,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=800)
     parser.add_argument("--batch-size", type=int, default=16)
+    parser.add_argument("--context", type=int, default=1200, help="bins of a window")
     parser.add_argument("--learning-rate", type=float, default=2e-3)
     parser.add_argument("--every", type=int, default=2, help="score every so many of the held-out windows")
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time")
