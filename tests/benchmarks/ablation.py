@@ -215,6 +215,9 @@ def run_all(options: argparse.Namespace, folder: Path) -> None:
     runs = [pool.submit(run, task, name, seed) for seed in range(options.seeds) for name in options.arms]
     try:
         for done in as_completed(runs, timeout=options.budget - clock.seconds()):
+            if done.exception():
+                print(f"a run failed: {done.exception()}", flush=True)  # the others go on
+                continue
             rows.append(done.result())
             print(json.dumps({k: round(v, 4) if isinstance(v, float) else v for k, v in rows[-1].items()}), flush=True)
             if options.output:
