@@ -56,8 +56,8 @@ class Cohort:
     ) -> ModelCard:
         """Return the card of a network that was trained on this cohort."""
         training = {
-            **self.data,
             **settings,
+            **self.data,  # tells more of the stores than their names
             "parameters": n_parameters,
             "corruption": asdict(corruption),
             "loss_weights": asdict(weights),
