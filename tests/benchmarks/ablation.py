@@ -107,7 +107,14 @@ def run(task: Task, name: str, seed: int) -> dict[str, Any]:
     fit(
         model,
         (arm.batch(batch) for batch in cohorts.saved_batches(paths)),
-        Schedule(**{"steps": task.steps, "learning_rate": task.learning_rate, **arm.schedule}),
+        Schedule(
+            **{
+                "steps": task.steps,
+                "learning_rate": task.learning_rate,
+                "average": cohorts.average_of(task.steps),
+                **arm.schedule,
+            }
+        ),
         device=device,
     )
     seconds = clock.seconds() - began

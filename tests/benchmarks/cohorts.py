@@ -209,6 +209,11 @@ class Stopwatch:
         return time.perf_counter() - self.start
 
 
+def average_of(steps: int) -> float:
+    """Return the decay of a moving average of the weights over the last tenth of a training, or so."""
+    return max(0.0, 1 - 10 / steps)
+
+
 def saved_batches(paths: Sequence[Path]) -> Iterator[Any]:
     """Yield the batches in files written by `torch.save`, one after the other."""
     for path in paths:

@@ -107,7 +107,9 @@ def train(options: argparse.Namespace, store: Store, config: Config, train_bins:
     def show(progress: Progress) -> None:
         print(f"  {name}: step {progress.step:5} loss {progress.loss:.4f}", flush=True)
 
-    schedule = Schedule(steps=options.steps, learning_rate=options.learning_rate)
+    schedule = Schedule(
+        steps=options.steps, learning_rate=options.learning_rate, average=cohorts.average_of(options.steps)
+    )
     fit(
         model,
         dataset,

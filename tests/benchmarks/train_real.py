@@ -108,7 +108,7 @@ def train(
         line = f"{progress.step:8}{clock.seconds():9.0f}" + "".join(f"{value:10.4f} " for value in values)
         print(line, flush=True)
 
-    schedule = Schedule(steps=steps, learning_rate=rate, optimiser=optimiser)
+    schedule = Schedule(steps=steps, learning_rate=rate, optimiser=optimiser, average=cohorts.average_of(steps))
     fit(
         model, dataset, schedule, device=device, seed=options.seed, report_every=every, on_step=show,
         held_out=scored_batches if options.keep_best else (), score_every=every,
