@@ -149,7 +149,10 @@ def judge(options: argparse.Namespace, store_path: Path, offset: bool) -> dict[s
     device, store = choose(options.device), Store.open(store_path)
     assays, members = cohorts.open_lanes([store])
     config = preset("base", assays, resolution=simulator.RESOLUTION, reads_sequence=False)
-    config = replace(config, depth_offset=offset, depth_range=cohorts.depth_range(members))
+    config = replace(
+        config, depth_offset=offset, depth_range=cohorts.depth_range(members),
+        context_bins=options.context, flank_bins=options.context // 8,
+    )  # fmt: skip
     train_bins, clock = options.bins * 4 // 5, cohorts.Stopwatch()
     model = train(options, store, config, train_bins, "with the offset" if offset else "without")
     seconds = clock.seconds()
@@ -223,6 +226,8 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--steps", type=int, default=2000)
     parser.add_argument("--batch-size", type=int, default=16)
+    parser.add_argument("--context", type=int, default=1200, help="bins of a window")
+    parser.add_argument("--only", choices=["with", "without"], help="train one of the two")
     parser.add_argument("--learning-rate", type=float, default=2e-3)
     parser.add_argument("--report", type=int, default=250, help="steps between lines")
     parser.add_argument("--threads", type=int, default=1)
@@ -235,7 +240,11 @@ def main() -> None:
         design = simulator.Design(n_bins=options.bins, seed=options.cohort_seed)
         simulator.write_store(simulator.simulate(design), path).close()
         with ProcessPoolExecutor(options.jobs, mp_context=get_context("spawn")) as pool:
-            runs = [pool.submit(judge, options, path, offset) for offset in (True, False)]
+            runs = [
+                pool.submit(judge, options, path, offset)
+                for offset in (True, False)
+                if options.only in (None, "with" if offset else "without")
+            ]
             for run in runs:
                 result = run.result()
                 show(result, options.steps)
