@@ -47,8 +47,12 @@ class MovingAverage:
         self.decay = decay
 
     @torch.no_grad()
-    def update(self, model: nn.Module, *, first: bool) -> None:
-        """Move the average towards the model's weights; at the first step it becomes them."""
+    def update(self, model: nn.Module, *, step: int) -> None:
+        """Move the average towards the model's weights after a step (0-based); at the first it becomes them.
+
+        The decay rises from 0 to its value, so that the average of a short training is not that of its beginning.
+        """
         kept: list[Tensor] = list(self.module.parameters())
         new: list[Tensor] = list(model.parameters())
-        torch._foreach_lerp_(kept, new, 1.0 if first else 1 - self.decay)
+        decay = min(self.decay, step / (10 + step))
+        torch._foreach_lerp_(kept, new, 1 - decay)

@@ -212,7 +212,7 @@ class _Run:
         (loss * self.processes.world_size).backward()  # gradients become means over the processes
         norm = self.optimiser.step(self.schedule.learning_rate * self.schedule.rate(step))
         if self.average:
-            self.average.update(self.model, first=step == 0)
+            self.average.update(self.model, step=step)
         self.meter.add(loss, norm, terms)
 
     def asked_to_stop(self, *, reported: bool) -> bool:

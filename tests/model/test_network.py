@@ -9,6 +9,7 @@ from candi_cli.covariates import PLATFORMS, Covariates, encode
 from candi_cli.model.candi.config import Config, preset
 from candi_cli.model.candi.network import MASKED, MISSING, NO_SEQUENCE, OBSERVED, CandiBatch, Network
 from candi_cli.model.candi.smoothing import LEVEL_SD, smooth
+from candi_cli.model.candi.starting import normalise_convolutions
 
 ASSAYS = ("H3K27me3", "H3K36me3", "H3K4me3")
 COVARIATES = Covariates(depth=20e6, read_length=50, run_type="paired-ended", platform=PLATFORMS[5], span_bp=3e9)
@@ -296,3 +297,23 @@ def test_a_network_that_reads_signal_has_no_counts_and_uses_the_reference():
     nothing = torch.full_like(reference, torch.nan)
     for a, b in zip(predict(model, inputs._replace(reference=nothing))[2:], without[2:], strict=True):
         torch.testing.assert_close(a, b)
+
+
+def test_a_normalised_start_gives_each_channel_mean_0_and_variance_1_and_leaves_silent_lanes_alone():
+    model = network("paper", reads_sequence=True)
+    inputs = hide(batch(model.config, 4), 1, MISSING)
+    before = model.signal_tower[0].conv.weight.detach().clone()
+    normalise_convolutions(model, inputs)
+    seen = {}
+    hooked = {"first": model.signal_tower[0].conv, "last": model.decoders.ups[-1], "dna": model.sequence_tower.convs[1]}
+    for name, module in hooked.items():
+        module.register_forward_hook(lambda module, given, output, name=name: seen.__setitem__(name, output))
+    predict(model, inputs)
+    live = seen["first"][:, [0, 2, 3]]
+    for values, axes in ((live, (0, 2)), (seen["last"], (0, 3)), (seen["dna"], (0, 1))):
+        sd, mean = torch.std_mean(values, dim=axes)
+        torch.testing.assert_close(mean, torch.zeros_like(mean), atol=1e-3, rtol=0)
+        torch.testing.assert_close(sd, torch.ones_like(sd), atol=1e-2, rtol=0)
+    after = model.signal_tower[0].conv.weight
+    assert torch.equal(after[:, 1], before[:, 1])
+    assert not torch.equal(after[:, 0], before[:, 0])

@@ -189,8 +189,8 @@ def losses_of(schedule, **options) -> tuple[list[Progress], dict[str, Tensor]]:
     return reports, model.state_dict()
 
 
-def test_what_is_kept_is_the_average_of_the_weights_as_torch_computes_it():
-    model, average = Line(), AveragedModel(Line(), multi_avg_fn=get_ema_multi_avg_fn(0.7))
+def test_what_is_kept_is_the_average_of_the_weights_as_torch_computes_it_with_a_decay_that_rises():
+    average = AveragedModel(Line(), multi_avg_fn=get_ema_multi_avg_fn(0.7))
     seen = []
 
     class Watched(Line):
@@ -202,9 +202,10 @@ def test_what_is_kept_is_the_average_of_the_weights_as_torch_computes_it():
     fit(model, repeat(BATCH), Schedule(20, learning_rate=0.1, average=0.7), device=CPU)
     last = Watched()
     fit(last, repeat(BATCH), Schedule(20, learning_rate=0.1, average=0), device=CPU)
-    for value in [*seen[1:20], float(last.a.detach())]:
+    for step, value in enumerate([*seen[1:20], float(last.a.detach())]):
         line = Line()
         line.a.data.fill_(value)
+        average.multi_avg_fn = get_ema_multi_avg_fn(min(0.7, step / (10 + step)))  # the decay rises from 0
         average.update_parameters(line)
     assert model.a.item() == pytest.approx(average.module.a.item(), rel=1e-6)
     assert model.a.item() != pytest.approx(last.a.item(), rel=1e-3)

@@ -4,6 +4,7 @@ Shapes: N windows, L bins, A assays, T = A + 1 lanes (the ChIP control is the la
 W channels of a lane, M covariate width, D decoders, L' = L / 8 latent positions.
 """
 
+import math
 from functools import reduce
 from itertools import pairwise
 
@@ -76,6 +77,26 @@ class CovariateEmbedding(nn.Module):
         known = observed & value.isfinite()
         token = torch.where(observed, UNKNOWN_TOKEN, token)
         return torch.where(known[..., None], project(value.nan_to_num(0.0)[..., None]), tokens(token))
+
+
+class Steering(nn.Module):
+    """The log of a factor of an assay's mean count that the requested covariates set; it starts at 0.
+
+    Linear in the embedded covariates, and in log depth with a slope that is learned: through features alone, a network
+    is slow to learn that twice the reads are twice the counts.
+    """
+
+    def __init__(self, covariate_width: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(covariate_width, 1)
+        self.slope = nn.Parameter(torch.zeros(()))
+        nn.init.zeros_(self.linear.weight)
+        nn.init.zeros_(self.linear.bias)
+
+    def forward(self, covariates: Tensor, log2_depth: Tensor) -> Tensor:
+        """covariates: (N, A, M); log2_depth: (N, A), NaN where not known; returns (N, A, 1)."""
+        depth = math.log(2) * (log2_depth - DEPTH_CENTRE).nan_to_num(0.0)
+        return self.linear(covariates) + self.slope * depth[..., None]
 
 
 class SignalStage(nn.Module):

@@ -27,12 +27,14 @@ class Config:
     attends : the covariates of a lane also query its features (the paper's metadata cross-attention)
     lane_skips : decoders also see the signal tower's features of their own lane at each resolution
     lane_norm : normalise a lane's features over its channels and the window after each convolution
+    normalised_start : training starts with every convolution's channels normalised over the first windows
     shared_decoder : one decoder for all outputs instead of one for each
     shared_head : one output head for all assays instead of a linear layer that mixes them
     smoothing_levels : widths of kernels through which a lane's own counts (and the reference) reach the mean of its
         distribution directly, 2^level bins or so; 0 for none
     cross_width : hidden channels of a small network that sees all lanes, smoothed, at each bin: what the tracks of a
         biosample share at full resolution; 0 for none
+    steers : the requested covariates also set a factor of an assay's mean count directly, not only its features
     depth_offset : the count mean is proportional to the requested depth, beside what is learned of it
     depth_range : log2 reads per Gb that training covered; depths outside are embedded as its ends
     """
@@ -55,10 +57,12 @@ class Config:
     attends: bool = False
     lane_skips: bool = True
     lane_norm: bool = False
+    normalised_start: bool = False
     shared_decoder: bool = True
     shared_head: bool = True
     smoothing_levels: int = 6
     cross_width: int = 128
+    steers: bool = True
     depth_offset: bool = True
     depth_range: tuple[float, float] = (10.0, 33.0)
 
@@ -102,9 +106,9 @@ def preset(
         d_model = 27 * (len(assays) + 1)
         sizes = {
             "signal_widths": (3, 9, 27), "sequence_widths": (12, 36, 108, 324, d_model), "decoder_widths": (9, 3, 1),
-            "d_model": d_model, "n_sab": 4, "n_head": 9, "attends": True, "lane_skips": False,
+            "d_model": d_model, "n_sab": 4, "n_head": 9, "attends": True, "lane_skips": False, "normalised_start": True,
             "shared_decoder": False, "shared_head": False, "smoothing_levels": 0,
-            "cross_width": 0, "depth_offset": False,
+            "cross_width": 0, "steers": False, "depth_offset": False,
         }  # fmt: skip
     elif name == "tiny":
         sizes = {

@@ -25,6 +25,7 @@ from candi_cli.model.candi.blocks import (
     Head,
     SequenceTower,
     SignalStage,
+    Steering,
 )
 from candi_cli.model.candi.config import MASKED, MISSING, NO_SEQUENCE, OBSERVED, Config
 from candi_cli.model.candi.lanes import to_rows
@@ -129,6 +130,7 @@ class Network(nn.Module):
             Head(config, {name: n_outputs[name] for name in outputs}, n_candidates * sum(map(self._mixes, outputs)))
             for outputs in config.decoders
         )
+        self.steering = Steering(config.covariate_width) if config.steers and "counts" in config.outputs else None
         self.cross = None
         if config.cross_width and config.smoothing_levels:
             n_tracks = n_lanes + (n_assays if config.reads_reference else 0)
@@ -217,6 +219,9 @@ class Network(nn.Module):
         if "counts" not in values:
             return CandiOutput(None, None, mean.mT, sd.mT, peak_logit)
         log_mean, log_dispersion = self._counts(values["counts"], candidates.get("counts"), asked)
+        if self.steering is not None:
+            log_mean = log_mean + self.steering(covariates, asked[:, 0])
+        log_mean = log_mean.clamp(-LOG_MEAN_LIMIT, LOG_MEAN_LIMIT)
         return CandiOutput(log_mean.mT, log_dispersion.mT, mean.mT, sd.mT, peak_logit)
 
     @torch.no_grad()
@@ -265,7 +270,7 @@ class Network(nn.Module):
         if self.config.depth_offset:
             depth = asked[:, 0, :, None] - DEPTH_CENTRE  # (N, A, 1)
             log_mean = log_mean + math.log(2) * depth.nan_to_num(0.0)
-        return log_mean.clamp(-LOG_MEAN_LIMIT, LOG_MEAN_LIMIT), log_dispersion
+        return log_mean, log_dispersion
 
 
 class Candidates(NamedTuple):

@@ -11,6 +11,7 @@ from candi_cli.model.candi.config import Config
 from candi_cli.model.candi.dataset import CandiTargets, TrainingBatch
 from candi_cli.model.candi.likelihood import gaussian_emphasis, gaussian_nll, negative_binomial_nll, peak_nll, sum_where
 from candi_cli.model.candi.network import DEPTH_CENTRE, CandiOutput, Network
+from candi_cli.model.candi.starting import normalise_convolutions
 from candi_cli.model.candi.transform import signal_transform
 from candi_cli.model.candi.validation import scores
 from candi_cli.model.terms import LossTerm
@@ -36,6 +37,7 @@ class LossWeights:
 
 
 _MOST_WEIGHT = 100.0
+_START_WINDOWS = 16
 
 
 class Model(Network):
@@ -88,7 +90,14 @@ class Model(Network):
 
     @torch.no_grad()
     def start_at_marginals(self, batches: Sequence[TrainingBatch]) -> None:
-        """Set the heads' biases so that an untrained network predicts each assay's mean: count, signal, peak rate."""
+        """Set the heads' biases so that an untrained network predicts each assay's mean: count, signal, peak rate.
+
+        Before that, convolutions are normalised where the configuration says so; see `starting`.
+        """
+        if self.config.normalised_start:
+            inputs = batches[0].inputs
+            parts = {name: each[:_START_WINDOWS] for name, each in inputs._asdict().items() if each is not None}
+            normalise_convolutions(self, inputs._replace(**parts))
         biases = self.output_biases()
         targets = [batch.targets for batch in batches]
         valid = torch.cat([each.valid for each in targets])  # (N, 3, A)
