@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 from types import FrameType
+from typing import Any
 
 import click
 
@@ -45,6 +46,23 @@ def candi(ctx: click.Context) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code.
+
+    One of several processes ends here and at once: at its exit, the library through which they talked may wait for
+    ever for one that has ended before.
+    """
+    if arguments is not None or "RANK" not in os.environ:
+        return _main(arguments)
+    try:
+        code: Any = _main(arguments)
+    except SystemExit as end:
+        code = end.code
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code if isinstance(code, int) else 1)
+
+
+def _main(arguments: Sequence[str] | None) -> int:
     """Run the command line and return its exit code; every error becomes one line on stderr here."""
     console.command, console.level, console.debug, console.shown_as = "candi", NORMAL, False, {}
     signal.signal(signal.SIGTERM, _terminate)
