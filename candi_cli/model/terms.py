@@ -31,3 +31,12 @@ def weighted_loss(terms: dict[str, LossTerm]) -> Tensor:
 def means(terms: dict[str, LossTerm]) -> dict[str, Tensor]:
     """Return the mean of each term over its valid entries, 0 where there is none."""
     return {name: term.total / term.entries.clamp(min=1) for name, term in terms.items()}
+
+
+def weighted_score(terms: dict[str, LossTerm]) -> Tensor:
+    """Return the sum of weight times reported mean: a loss that can be compared between networks.
+
+    What is minimised cannot, where entries are weighted by what the network itself predicts.
+    """
+    parts = [term.weight * term.total / term.entries.clamp(min=1) for term in terms.values()]
+    return sum(parts[1:], parts[0])

@@ -24,7 +24,7 @@ from candi_cli.model.meter import Meter, all_entries, describer
 from candi_cli.model.optimiser import FlatOptimiser
 from candi_cli.model.resume import Checkpoints, State
 from candi_cli.model.schedule import MovingAverage, Schedule
-from candi_cli.model.terms import LossTerm, means, weighted_loss
+from candi_cli.model.terms import LossTerm, means, weighted_loss, weighted_score
 
 __all__ = ["Progress", "Schedule", "TrainingStopped", "fit", "score"]
 
@@ -286,7 +286,7 @@ def score(
             with _autocast(device, precision):
                 output = model(inputs)
             terms = model.loss(output, targets)  # type: ignore[operator]
-            for name, value in {"loss": weighted_loss(terms), **means(terms)}.items():
+            for name, value in {"loss": weighted_score(terms), **means(terms)}.items():
                 sums[name] = sums.get(name, 0.0) + value.item() / len(batches)
             yield output, targets
 

@@ -345,3 +345,13 @@ def test_on_a_gpu_steps_do_not_wait_for_it_and_a_stopped_training_goes_on(tmp_pa
     whole, second = reports["whole"][-1], reports["second"][-1]
     assert second.loss == pytest.approx(whole.loss, rel=1e-3)
     assert whole.memory_bytes > 0
+
+
+def test_held_out_batches_are_scored_by_the_likelihood_not_by_what_is_minimised():
+    class Emphatic(Line):
+        def loss(self, output, targets):
+            term = super().loss(output, targets)["square"]
+            return {"square": term._replace(learned=100 * term.total, weight=0.5)}
+
+    model = Emphatic()
+    assert score(model, [BATCH], CPU) == {"loss": 0.5 * 22.5, "square": 22.5}  # (9 + 36) / 2
