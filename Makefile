@@ -43,9 +43,8 @@ build/default_model/%.h5: packaging/default_model/%.tsv $(STAMP)
 default-model: build/default_model/k562.h5 build/default_model/imr90.h5
 	$(BIN)/candi train $^ -o candi_cli/models/default.safetensors \
 	    -r chr1:22,500,001-24,100,000 -r chr21:43,000,001-48,100,000 \
-	    --valid-region chr1:23,800,001-24,000,000 --valid-region chr21:45,000,001-45,400,000 \
 	    --preset base --steps 4500 --batch-size 4 --learning-rate 2e-3 \
-	    --loss-weights count=1,signal=0.2,peak=0.1,observed=1,imputed=0.25,beta=1 --seed 0 -@ 1 --device cpu \
+	    --loss-weights count=1,signal=0.2,peak=0.1,observed=1,imputed=0.25,beta=1.5 --seed 0 -@ 1 --device cpu \
 	    --log build/default_model/train.log.tsv
 
 bench: $(STAMP)
