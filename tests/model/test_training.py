@@ -91,13 +91,21 @@ def test_a_loss_that_is_not_finite_stops_the_training_and_names_the_step():
         fit(Line(), batches, Schedule(5), device=CPU)
 
 
-@pytest.mark.parametrize("optimiser", ["adamw", "adamax"])
-def test_the_network_overfits_one_batch(store_path, optimiser):
+@pytest.mark.parametrize(
+    ("name", "optimiser", "steps", "rate"),
+    [
+        ("tiny", "adamw", 150, 5e-3),
+        ("tiny", "adamax", 150, 5e-3),
+        ("paper", "adamw", 60, 2e-3),
+        ("base", "adamw", 60, 2e-3),
+    ],
+)
+def test_the_network_overfits_one_batch(store_path, name, optimiser, steps, rate):
     from candi_cli.loci import find_loci
 
     torch.manual_seed(0)
     assays = ("H3K27me3", "H3K36me3", "H3K4me3")
-    config = preset("tiny", assays, resolution=25, reads_sequence=False)
+    config = replace(preset(name, assays, resolution=25, reads_sequence=False), context_bins=240, flank_bins=40)
     with Store.open(store_path) as store:
         covered = {chrom: store.covered_blocks("sim1", chrom) for chrom in ("chr1", "chr2")}
         loci = find_loci(
@@ -111,7 +119,7 @@ def test_the_network_overfits_one_batch(store_path, optimiser):
     model = Model(config)
     model.start_at_marginals([batch])
     before = score(model, [batch], CPU)
-    fit(model, repeat(batch), Schedule(150, learning_rate=5e-3, optimiser=optimiser, average=0.9), device=CPU)
+    fit(model, repeat(batch), Schedule(steps, learning_rate=rate, optimiser=optimiser, average=0.9), device=CPU)
     after = score(model, [batch], CPU)
     assert after["loss"] < before["loss"] - 0.3
     for term in ("count_imp", "signal_imp", "count_obs", "signal_obs"):
