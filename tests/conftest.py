@@ -1,6 +1,6 @@
 """What several tests share: the small test data, a store, a small trained model, and a way to run the command."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -59,6 +59,17 @@ def candi(capsys: pytest.CaptureFixture[str]) -> Callable[..., Ran]:
 @pytest.fixture
 def rng() -> np.random.Generator:
     return np.random.default_rng(20_250_101)
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """Compute with one thread: networks this small wait for each other's threads longer than they compute."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")

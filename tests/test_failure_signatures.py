@@ -25,6 +25,7 @@ from candi_cli.model.candi.validation import scores
 from candi_cli.model.terms import weighted_loss
 from candi_cli.store import Store
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 TESTS = Path(__file__).parent
 ASSAYS = ("H3K27me3", "H3K36me3", "H3K4me3")
 N_BINS = 4000
@@ -155,15 +156,6 @@ def test_the_tests_that_would_tell_a_failure_exist(signature):
 def test_every_signature_is_told_by_a_test_or_has_a_reason_not_to_be():
     assert len(TOLD_BY) + len(LATER) == 26
     assert not set(TOLD_BY) & set(LATER)
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Networks this small are slower with more."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def model(*, seed=0, **changes) -> Model:

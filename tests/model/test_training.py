@@ -18,16 +18,8 @@ from candi_cli.model.terms import LossTerm, means, weighted_loss
 from candi_cli.model.training import Progress, Schedule, TrainingStopped, _mix, fit, score
 from candi_cli.store import Store
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 CPU = torch.device("cpu")
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Small products wait for each other's threads longer than they compute."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 class Pair(NamedTuple):

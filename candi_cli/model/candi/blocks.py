@@ -26,6 +26,11 @@ _N_BASE = 4  # a base code: A, C, G, T, N = 0..4
 HEAD_WIDTH = 16
 
 
+def above_centre(log2_depth: Tensor) -> Tensor:
+    """Return by how much log2 depths are above the one that rates are compared at; 0 where a depth is not known."""
+    return (log2_depth - DEPTH_CENTRE).nan_to_num(0.0)
+
+
 class Vocabulary(nn.Embedding):
     """An embedding that loads weights made when its vocabulary was shorter: new names start as *unknown*."""
 
@@ -95,7 +100,7 @@ class Steering(nn.Module):
 
     def forward(self, covariates: Tensor, log2_depth: Tensor) -> Tensor:
         """covariates: (N, A, M); log2_depth: (N, A), NaN where not known; returns (N, A, 1)."""
-        depth = math.log(2) * (log2_depth - DEPTH_CENTRE).nan_to_num(0.0)
+        depth = math.log(2) * above_centre(log2_depth)
         return self.linear(covariates) + self.slope * depth[..., None]
 
 

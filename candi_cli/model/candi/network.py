@@ -26,6 +26,7 @@ from candi_cli.model.candi.blocks import (
     SequenceTower,
     SignalStage,
     Steering,
+    above_centre,
 )
 from candi_cli.model.candi.config import MASKED, MISSING, NO_SEQUENCE, OBSERVED, Config
 from candi_cli.model.candi.lanes import to_rows
@@ -235,7 +236,7 @@ class Network(nn.Module):
         found = {}
         if self.config.input == "counts":
             smoothed, known = smooth(batch.values.mT.to(self.dtype), observed, n_levels)
-            depth = (batch.covariates_in[:, 0, :, None] - DEPTH_CENTRE).nan_to_num(0.0)  # (N, T, 1)
+            depth = above_centre(batch.covariates_in[:, 0, :, None])  # (N, T, 1)
             rates = smoothed.add_(_RATE_FLOOR).mul_(torch.exp2(-depth))
             features = rates.log().div_(_LOG_RATE_SCALE).mul_(known)
             found["counts"] = Candidates(rates, known, features)
@@ -268,8 +269,7 @@ class Network(nn.Module):
         if own is not None:
             log_mean = own.mixed(log_mean.exp(), values).log() + values[2].mean(dim=-1, keepdim=True)
         if self.config.depth_offset:
-            depth = asked[:, 0, :, None] - DEPTH_CENTRE  # (N, A, 1)
-            log_mean = log_mean + math.log(2) * depth.nan_to_num(0.0)
+            log_mean = log_mean + math.log(2) * above_centre(asked[:, 0, :, None])  # (N, A, 1)
         return log_mean, log_dispersion
 
 
