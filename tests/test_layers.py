@@ -26,7 +26,7 @@ HOMES = {
     "pysam": "io",
     "pyBigWig": "io",
     "h5py": "store",
-    "numba": ("io", "model"),  # the loops over a BAM's records, and over a training window's folds (30 times numpy's)
+    "numba": "io",
     "matplotlib": "report",
     "jinja2": "report",
 }
@@ -71,8 +71,7 @@ def test_each_heavy_library_has_one_home(path):
     for name in imported(path):
         library = name.split(".")[0]
         if library in HOMES:
-            homes = HOMES[library] if isinstance(HOMES[library], tuple) else (HOMES[library],)
-            assert room(path) in homes, f"{library} outside of {homes}"
+            assert room(path) == HOMES[library], f"{library} outside of {HOMES[library]}"
 
 
 def test_families_do_not_import_each_other():

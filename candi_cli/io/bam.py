@@ -5,7 +5,7 @@ which gives the same reads.
 """
 
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -15,28 +15,14 @@ from numpy.typing import NDArray
 
 from candi_cli.counting import FRAGMENT, CountingRule
 from candi_cli.errors import ReadsError
+from candi_cli.io.compiling import COMPILES, compiled
 from candi_cli.io.records import UNMAPPED, Records
 
-try:
-    from numba import njit
-except ImportError:  # numba lags behind new versions of Python
-    njit = None  # type: ignore[assignment]
-
-FAST = njit is not None
+FAST = COMPILES  # whether BAM is read by the loop below
 _PIECE = 1 << 22  # bytes decompressed at a time
 _SHORTEST = 4 + 32 + 1  # bytes of the shortest record
 _MORE, _NEXT_CONTIG, _UNSORTED, _DAMAGED = range(4)
 _CONTIG, _START, _SEEN, _KEPT, _OFFSET = range(5)
-
-
-def _compiled(function: Callable) -> Callable:
-    """Compile a loop, keeping the result on disk where there is a place for it."""
-    if njit is None:
-        return function
-    try:
-        return njit(function, nogil=True, cache=True)
-    except RuntimeError:  # no folder can be written: compiled anew in each process
-        return njit(function, nogil=True)
 
 
 # what a compiled loop calls is in the same file: numba's cache is renewed when that file changes, and only then
@@ -58,11 +44,11 @@ def stands_for_pair(flag: int, start: int, mate_start: int, template: int) -> bo
     return not reverse if reverse != mate_reverse else flag & 0x40 != 0
 
 
-_keeps = _compiled(keeps)
-_stands_for_pair = _compiled(stands_for_pair)
+_keeps = compiled(keeps)
+_stands_for_pair = compiled(stands_for_pair)
 
 
-@_compiled
+@compiled
 def _int32(buffer: NDArray[np.uint8], at: int) -> int:
     return np.int32(  # type: ignore[return-value]
         np.uint32(buffer[at])
@@ -72,7 +58,7 @@ def _int32(buffer: NDArray[np.uint8], at: int) -> int:
     )
 
 
-@_compiled
+@compiled
 def _scan(
     buffer: NDArray[np.uint8],
     stop: int,

@@ -3,16 +3,12 @@
 Without numba the loop is numpy's, with the same result and some thirty times slower.
 """
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-try:
-    from numba import njit
-except ImportError:  # numba lags behind new versions of Python
-    njit = None  # type: ignore[assignment]
+from candi_cli.io.compiling import COMPILES, compiled
 
 
 def sum_folds(
@@ -48,13 +44,4 @@ def _sum(folds: NDArray, at: int, sides: NDArray, lanes: NDArray, into: NDArray)
                     total[bin_] += values[bin_]
 
 
-def _compiled(function: Callable) -> Callable | None:
-    if njit is None:
-        return None
-    try:
-        return njit(function, nogil=True, cache=True)
-    except RuntimeError:  # no folder can be written: compiled anew in each process
-        return njit(function, nogil=True)
-
-
-_COMPILED = _compiled(_sum)
+_COMPILED = compiled(_sum) if COMPILES else None
