@@ -57,6 +57,8 @@ class Training:
         self.precision = chosen.precision
         if self.precision == "auto":
             self.precision = "bf16" if device.type == "cuda" else "float32"
+        if self.precision == "bf16" and device.type == "cpu":
+            raise RequestError("--precision bf16: needs a GPU; give float32 or auto")
         self.checkpoint = chosen.sibling(".checkpoint")
         self.log_path = chosen.log or chosen.sibling(".log.tsv")
         for path in (self.checkpoint, self.log_path):

@@ -24,4 +24,5 @@ def prepare(*, threads: int, seed: int) -> None:
 
 def move(batch: Any, device: torch.device) -> Any:
     """Return a named tuple of tensors (and None) on a device."""
-    return type(batch)(*(part if part is None else part.to(device, non_blocking=True) for part in batch))
+    wait = device.type == "cpu"  # a tensor that is still on its way to the CPU reads as garbage
+    return type(batch)(*(part if part is None else part.to(device, non_blocking=not wait) for part in batch))

@@ -92,7 +92,9 @@ def train(
     )  # fmt: skip
     scored_batches = [scored.batch(step) for step in range(options.scored_batches)]
     trial, clock = Model(config, weights), cohorts.Stopwatch()
-    fit(trial, dataset, Schedule(steps=TIMED_STEPS), device=device, seed=options.seed)
+    precision = "bf16" if device.type == "cuda" else "float32"
+    if not options.steps:
+        fit(trial, dataset, Schedule(steps=TIMED_STEPS), device=device, seed=options.seed, precision=precision)
     steps = options.steps or max(20, int(options.seconds / clock.seconds() * TIMED_STEPS))
     model = Model(config, weights)
     model.start_at_marginals([dataset.batch(step) for step in range(8)])
@@ -110,8 +112,8 @@ def train(
 
     schedule = Schedule(steps=steps, learning_rate=rate, optimiser=optimiser, average=cohorts.average_of(steps))
     fit(
-        model, dataset, schedule, device=device, seed=options.seed, report_every=every, on_step=show,
-        held_out=scored_batches if options.keep_best else (), score_every=every,
+        model, dataset, schedule, device=device, seed=options.seed, precision=precision, report_every=every,
+        on_step=show, held_out=scored_batches if options.keep_best else (), score_every=every,
     )  # fmt: skip
     return model, {"steps": steps, "seconds": clock.seconds(), "parameters": cohorts.total(model.parameters())}
 

@@ -10,9 +10,9 @@ import torch.nn.functional as F
 from candi_cli.covariates import PLATFORMS, Covariates, encode
 from candi_cli.model.candi import preset
 from candi_cli.model.candi.blocks import SequenceTower, words_at
-from candi_cli.model.candi.lanes import LaneConv, LaneDeconv, block_diagonal, lane_products
+from candi_cli.model.candi.lanes import LaneConv, LaneDeconv, attend, block_diagonal, lane_products
 from candi_cli.model.candi.network import MASKED, MISSING, NO_SEQUENCE, OBSERVED, CandiBatch, Network
-from candi_cli.model.candi.products import PositionConv, aligned_linear, channels_last_conv
+from candi_cli.model.candi.products import PositionConv, aligned_linear, maximum, neighbours_product
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 from plain import PlainNetwork, load_plain
@@ -109,7 +109,36 @@ def test_a_convolution_over_positions_equals_torchs():
     torch.nn.init.normal_(conv.bias)
     expected = F.conv1d(features.mT, conv.weight.permute(2, 1, 0), conv.bias, padding=1).mT
     close(conv(features), expected)
-    close(channels_last_conv(features, conv.weight, conv.bias, align=True), expected)
+    close(neighbours_product(features, conv.weight, conv.bias), expected)
+
+
+def test_the_maximum_and_its_gradient_are_those_of_a_pool():
+    values = torch.randint(0, 4, (2, 6, 5, 3)).double().requires_grad_()  # with ties
+    theirs = values.detach().clone().requires_grad_()
+    pooled = F.max_pool1d(theirs.flatten(1, 2).mT, 5).mT
+    weight = torch.randn_like(pooled)
+    (maximum(values) * weight).sum().backward()
+    (pooled * weight).sum().backward()
+    assert torch.equal(maximum(values), pooled)
+    assert torch.equal(values.grad, theirs.grad)
+    assert torch.equal(maximum(values.detach()), pooled)
+
+
+def test_a_maximum_of_values_that_are_not_finite_is_not_finite():
+    for position in range(3):
+        values = torch.zeros(1, 3, 1, requires_grad=True)
+        with torch.no_grad():
+            values[0, position] = torch.nan
+        assert maximum(values).isnan().all()
+
+
+def test_attending_as_a_compiler_sees_it_equals_products(monkeypatch):
+    query, features = torch.randn(2, 3, 4, 5), torch.randn(2, 3, 4, 20, 5)
+    weights = torch.einsum("ndtw,ndtlw->ndtl", query, features).softmax(dim=-1)
+    expected = torch.einsum("ndtl,ndtlw->ndtw", weights, features)
+    for compiling in (True, False):
+        monkeypatch.setattr(torch.compiler, "is_compiling", lambda compiling=compiling: compiling)
+        close(attend(query, features), expected)
 
 
 @pytest.mark.parametrize("with_bias", [True, False])

@@ -5,7 +5,6 @@ W channels of a lane, M covariate width, D decoders, L' = L / 8 latent positions
 """
 
 import math
-from functools import reduce
 from itertools import pairwise
 
 import torch
@@ -18,7 +17,7 @@ from candi_cli.covariates import PLATFORMS, RUN_TYPES
 from candi_cli.covariates import UNKNOWN as UNKNOWN_TOKEN
 from candi_cli.model.candi.config import MASKED, NO_SEQUENCE, OBSERVED, SEQUENCE_POOLS, SIGNAL_POOL, Config
 from candi_cli.model.candi.lanes import Condition, LaneConv, LaneDeconv, normalise_lanes
-from candi_cli.model.candi.products import PositionConv
+from candi_cli.model.candi.products import PositionConv, maximum
 
 DEPTH_CENTRE, _DEPTH_SCALE = 23.0, 3.0  # log2 reads per Gb: 8 M reads per Gb, about 25 M on a human genome
 _LENGTH_CENTRE, _LENGTH_SCALE = 5.6, 1.0  # log2 bp
@@ -144,18 +143,13 @@ class SequenceTower(nn.Module):
         """codes: (N, G); returns (N, L', D_sequence), the missing token where a window has no sequence."""
         features = F.embedding(words_at(codes), self.table())  # (N, G/2, W)
         for conv, pool in zip(self.convs, SEQUENCE_POOLS[1:], strict=True):
-            features = F.gelu(_maximum(conv(features).unflatten(1, (-1, pool))))
+            features = F.gelu(maximum(conv(features).unflatten(1, (-1, pool))))
         has_sequence = codes[:, :1] != NO_SEQUENCE  # (N, 1)
         return torch.where(has_sequence[..., None], features, self.missing.to(features.dtype))
 
     def table(self) -> Tensor:
         """Return what the first stage makes of each 4-mer around a pair of bases: (625, W)."""
-        return F.gelu(_maximum(self.first.of_neighbours(self.words)))  # (625, 2, 12) -> (625, 2, W) -> (625, W)
-
-
-def _maximum(values: Tensor) -> Tensor:
-    """Return the maximum over the last axis but one; its gradient is one pass, unlike that of `amax`."""
-    return reduce(torch.maximum, values.unbind(dim=-2))
+        return F.gelu(maximum(self.first.of_neighbours(self.words)))  # (625, 2, 12) -> (625, 2, W) -> (625, W)
 
 
 def words_at(codes: Tensor) -> Tensor:

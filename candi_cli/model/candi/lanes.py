@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from candi_cli.model.candi.products import aligned_linear, channels_last_conv
+from candi_cli.model.candi.products import aligned_linear, neighbours_product
 
 KERNEL_SIZE = 3
 
@@ -73,7 +73,7 @@ class LaneConv(nn.Module):
 
     def all_lanes(self, features: Tensor) -> Tensor:
         """Return the convolution with one kernel that is block-diagonal over lanes."""
-        convolved = channels_last_conv(to_rows(features), block_diagonal(self.weight), self.bias.flatten(), align=True)
+        convolved = neighbours_product(to_rows(features), block_diagonal(self.weight), self.bias.flatten())
         return to_lanes(convolved, features.shape[1])
 
 
@@ -138,7 +138,9 @@ class StackedLinear(nn.Module):
 
     def forward(self, values: Tensor) -> Tensor:
         """values: (N, D, T, I); returns (N, D, T, O)."""
-        return values @ self.weight + self.bias
+        n, _, n_lanes, _ = values.shape
+        rows = values.transpose(0, 1).flatten(1, 2)  # (D, N*T, I)
+        return torch.baddbmm(self.bias, rows, self.weight).unflatten(1, (n, n_lanes)).transpose(0, 1)
 
 
 class Condition(nn.Module):
@@ -162,12 +164,24 @@ class Condition(nn.Module):
         covariates = covariates[:, None].expand(-1, features.shape[1], -1, -1)  # (N, D, T, M)
         if self.query is not None:
             query = self.query(covariates) / math.sqrt(features.shape[-1])  # (N, D, T, W)
-            scores = (features @ query.to(features.dtype)[..., None]).squeeze(-1)  # (N, D, T, L)
-            attention = scores.softmax(dim=-1).to(features.dtype)
-            attended = (attention[..., None, :] @ features).squeeze(-2)  # (N, D, T, W)
+            attended = attend(query.to(features.dtype), features)
             covariates = torch.cat([covariates, attended.to(covariates.dtype)], dim=-1)
         scale, shift = self.film(F.gelu(self.hidden(covariates)))[:, :, :, None].chunk(2, dim=-1)
         return 1 + torch.tanh(scale), shift
+
+
+def attend(query: Tensor, features: Tensor) -> Tensor:
+    """Return the mean of each lane's positions (N, D, T, W) that is weighted by the softmax of their match to a query.
+
+    Parameters
+    ----------
+    query : (N, D, T, W); features : (N, D, T, L, W)
+    """
+    if torch.compiler.is_compiling():  # a compiler fuses the sums into single passes over the features
+        attention = (features * query[..., None, :]).sum(dim=-1).softmax(dim=-1)  # (N, D, T, L)
+        return (attention[..., None] * features).sum(dim=-2)
+    attention = (features @ query[..., None]).squeeze(-1).softmax(dim=-1)
+    return (attention.to(features.dtype)[..., None, :] @ features).squeeze(-2)
 
 
 def normalise_lanes(features: Tensor) -> Tensor:

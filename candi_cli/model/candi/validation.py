@@ -5,6 +5,7 @@ from itertools import chain
 from typing import NamedTuple
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -22,6 +23,7 @@ from candi_cli.evaluation.metrics import pearson, spearman
 from candi_cli.model.candi.dataset import CandiTargets
 from candi_cli.model.candi.network import CandiOutput
 from candi_cli.model.candi.transform import signal_transform
+from candi_cli.model.device import move
 
 Array = NDArray[np.float64]
 SCORES = ("nll", "pearson", "spearman", "pit_error")
@@ -66,10 +68,11 @@ def scores(pairs: Iterable[tuple[CandiOutput, CandiTargets]]) -> dict[str, float
 
     Parameters
     ----------
-    pairs : outputs and their targets, on the CPU; an output without counts has no scores of counts
+    pairs : outputs and their targets, on any device; an output without counts has no scores of counts
     """
     kept: dict[tuple[str, str], list[_Entries]] = {}
     for output, targets in pairs:
+        output, targets = (move(part, torch.device("cpu")) for part in (output, targets))
         masked = targets.masked.numpy()
         for name, (layer, head) in _heads(output, targets).items():
             valid = targets.valid[:, layer, None].numpy()  # (N, 1, A)
