@@ -12,7 +12,7 @@ from candi_cli.model.candi import preset
 from candi_cli.model.candi.blocks import SequenceTower, words_at
 from candi_cli.model.candi.lanes import LaneConv, LaneDeconv, attend, block_diagonal, lane_products
 from candi_cli.model.candi.network import MASKED, MISSING, NO_SEQUENCE, OBSERVED, CandiBatch, Network
-from candi_cli.model.candi.products import PositionConv, aligned_linear, maximum, neighbours_product
+from candi_cli.model.candi.products import PositionConv, aligned_linear, maximum, neighbours, neighbours_product
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 from plain import PlainNetwork, load_plain
@@ -97,11 +97,21 @@ def test_raising_lanes_equals_a_grouped_transposed_convolution(shared):
 
 
 def test_products_of_lanes_equal_one_matrix_with_blocks_on_its_diagonal():
-    shifted, weights, bias = [torch.randn(2, 3, 6, 5) for _ in range(2)], [torch.randn(3, 5, 4) for _ in range(2)], 0
+    lanes, weights = torch.randn(2, 3, 6, 5), [torch.randn(3, 5, 4) for _ in range(2)]
     bias = torch.randn(3, 4)
-    close(LaneDeconv.all_lanes(shifted, weights, bias), lane_products(shifted, weights, bias))
+    after = F.pad(lanes[:, :, 1:], (0, 0, 0, 1))
+    close(LaneDeconv.all_lanes(lanes, weights, bias), lane_products([lanes, after], weights, bias))
     matrix = block_diagonal(weights[0])
     close(matrix, torch.block_diag(*weights[0]))
+
+
+@pytest.mark.parametrize(("before", "after"), [(1, 1), (0, 1), (2, 0)])
+def test_neighbours_and_their_gradient_are_those_of_shifted_copies(before, after):
+    features = torch.randn(2, 7, 3, requires_grad=True)
+    padded = F.pad(features, (0, 0, before, after))
+    expected = torch.cat([padded[:, shift : shift + 7] for shift in range(before + 1 + after)], dim=-1)
+    assert torch.equal(neighbours(features, before, after), expected)
+    assert torch.autograd.gradcheck(lambda each: neighbours(each, before, after), features)
 
 
 def test_a_convolution_over_positions_equals_torchs():
@@ -142,9 +152,11 @@ def test_attending_as_a_compiler_sees_it_equals_products(monkeypatch):
 
 
 @pytest.mark.parametrize("with_bias", [True, False])
-def test_a_linear_layer_in_aligned_widths_is_the_same(with_bias):
+def test_a_linear_layer_in_aligned_widths_is_the_same(monkeypatch, with_bias):
     features, weight, bias = torch.randn(2, 7, 27), torch.randn(45, 27), torch.randn(45) if with_bias else None
-    close(aligned_linear(features, weight, bias), F.linear(features, weight, bias))
+    for compiling in (True, False):
+        monkeypatch.setattr(torch.compiler, "is_compiling", lambda compiling=compiling: compiling)
+        close(aligned_linear(features, weight, bias), F.linear(features, weight, bias))
 
 
 def test_the_table_of_words_equals_a_convolution_with_its_pool():

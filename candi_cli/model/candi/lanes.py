@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from candi_cli.model.candi.products import aligned_linear, neighbours_product
+from candi_cli.model.candi.products import aligned_linear, neighbours, neighbours_product
 
 KERNEL_SIZE = 3
 
@@ -108,11 +108,10 @@ class LaneDeconv(nn.Module):
         else:
             here, after = (matrix.flatten(0, 1).flatten(2) for matrix in (here, after))
             bias, lanes = bias.flatten(0, 1).flatten(1), features.flatten(1, 2)
-        shifted = [lanes, F.pad(lanes[:, :, 1:], (0, 0, 0, 1))]
         if features.is_cuda:
-            raised = self.all_lanes(shifted, [here, after], bias)
+            raised = self.all_lanes(lanes, [here, after], bias)
         else:
-            raised = lane_products(shifted, [here, after], bias)
+            raised = lane_products([lanes, F.pad(lanes[:, :, 1:], (0, 0, 0, 1))], [here, after], bias)
         if self.shared_input:
             raised = raised.unflatten(3, (n_decoders, 2, width_out)).permute(0, 3, 1, 2, 4, 5)  # (N, D, T, L, 2, O)
         else:
@@ -120,11 +119,11 @@ class LaneDeconv(nn.Module):
         return raised.flatten(3, 4)
 
     @staticmethod
-    def all_lanes(shifted: list[Tensor], weights: list[Tensor], bias: Tensor) -> Tensor:
-        """Return `lane_products` as one product with a matrix that is block-diagonal over lanes."""
-        rows = torch.cat([to_rows(features) for features in shifted], dim=-1)
+    def all_lanes(lanes: Tensor, weights: list[Tensor], bias: Tensor) -> Tensor:
+        """Return `lane_products` of lanes and those after them as one product, block-diagonal over lanes."""
         matrix = torch.cat([block_diagonal(weight) for weight in weights])
-        return to_lanes(aligned_linear(rows, matrix.T, bias.flatten()), len(bias))
+        raised = aligned_linear(neighbours(to_rows(lanes), 0, 1), matrix.T, bias.flatten())
+        return to_lanes(raised, len(bias))
 
 
 class StackedLinear(nn.Module):
@@ -140,7 +139,7 @@ class StackedLinear(nn.Module):
         """values: (N, D, T, I); returns (N, D, T, O)."""
         n, _, n_lanes, _ = values.shape
         rows = values.transpose(0, 1).flatten(1, 2)  # (D, N*T, I)
-        return torch.baddbmm(self.bias, rows, self.weight).unflatten(1, (n, n_lanes)).transpose(0, 1)
+        return (torch.bmm(rows, self.weight) + self.bias).unflatten(1, (n, n_lanes)).transpose(0, 1)
 
 
 class Condition(nn.Module):

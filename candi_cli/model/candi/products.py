@@ -31,9 +31,11 @@ class AlignedLinear(nn.Linear):
 def aligned_linear(features: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """Return features (..., I) times weight (O, I) plus bias, computed in widths that are multiples of 8."""
     more_in, more_out = missing_channels(weight.shape[1]), missing_channels(weight.shape[0])
-    padded = F.pad(weight, (0, more_in, 0, more_out))
-    product = F.linear(F.pad(features, (0, more_in)), padded, None if bias is None else F.pad(bias, (0, more_out)))
-    return product[..., : weight.shape[0]]
+    features, padded = F.pad(features, (0, more_in)), F.pad(weight, (0, more_in, 0, more_out))
+    if bias is not None and not torch.compiler.is_compiling():
+        return F.linear(features, padded, F.pad(bias, (0, more_out)))[..., : weight.shape[0]]
+    product = F.linear(features, padded)[..., : weight.shape[0]]
+    return product if bias is None else product + bias.to(product.dtype)  # a compiler adds it in the pass that follows
 
 
 def align(module: nn.Module) -> None:
@@ -73,8 +75,36 @@ def neighbours_product(features: Tensor, weight: Tensor, bias: Tensor) -> Tensor
 
     A GPU multiplies such rows faster than its library convolves channels that are this few.
     """
-    before, after = F.pad(features[:, :-1], (0, 0, 1, 0)), F.pad(features[:, 1:], (0, 0, 0, 1))
-    return aligned_linear(torch.cat([before, features, after], dim=-1), weight.flatten(0, 1).T, bias)
+    return aligned_linear(neighbours(features, 1, 1), weight.flatten(0, 1).T, bias)
+
+
+def neighbours(features: Tensor, before: int, after: int) -> Tensor:
+    """Return the channels of the positions before, at and after each one side by side: (N, L, I) to (N, L, K*I).
+
+    There are zeros beyond the ends; K = before + 1 + after.
+    """
+    return _Neighbours.apply(features, before, after)
+
+
+class _Neighbours(torch.autograd.Function):
+    """Rows that overlap in memory, so that a compiler computes each position's channels once, not K times."""
+
+    @staticmethod
+    def forward(ctx: Any, features: Tensor, before: int, after: int) -> Tensor:
+        n, length, width = features.shape
+        ctx.before, ctx.n_positions = before, before + 1 + after
+        padded = F.pad(features, (0, 0, before, after)).contiguous()
+        size, stride = (n, length, ctx.n_positions * width), (padded.shape[1] * width, width, 1)
+        return padded.as_strided(size, stride).clone(memory_format=torch.contiguous_format)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        parts = gradient.unflatten(2, (ctx.n_positions, -1)).unbind(dim=2)
+        total = parts[ctx.before]
+        for shift, part in enumerate(parts, start=-ctx.before):
+            if shift:
+                total = total + F.pad(part, (0, 0, shift, -shift))
+        return total, None, None
 
 
 def maximum(values: Tensor) -> Tensor:
@@ -102,4 +132,6 @@ class _Maximum(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
         (which,) = ctx.saved_tensors
         numbers = torch.arange(ctx.n_values, dtype=torch.int8, device=which.device)[:, None]
-        return torch.where(which[..., None, :] == numbers, gradient[..., None, :], 0)
+        gradient = gradient.contiguous()
+        computed = gradient.as_strided(gradient.shape, gradient.stride())  # by a compiler once, not for each value
+        return torch.where(which[..., None, :] == numbers, computed[..., None, :], 0)
