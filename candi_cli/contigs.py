@@ -221,6 +221,13 @@ def _no_match(
     )
 
 
+def assembly_of(chromsizes: Mapping[str, int]) -> str | None:
+    """Return the assembly that all known contigs of a genome belong to, by UCSC's name; None when there is no one."""
+    found = [set(names) for chrom, length in chromsizes.items() if (names := _assemblies(chrom, length))]
+    common = set.intersection(*found) if found else set()
+    return common.pop() if len(common) == 1 else None
+
+
 def _assemblies(chrom: str, length: int) -> list[str]:
     """Return the assemblies of the package's table that have a contig of this name and length."""
     return [assembly for assembly, known, names in _known_contigs() if known == length and chrom in names]

@@ -47,3 +47,7 @@ class RequestError(CandiError):
     """Options that contradict each other or the input; exits with 2, as usage errors do."""
 
     exit_code = 2
+
+
+class DeviceError(CandiError):
+    """A device that cannot do what was asked of it."""

@@ -26,8 +26,8 @@ class Region(NamedTuple):
 class Window(NamedTuple):
     """What the network sees (`context`) and the part of it that is kept (`core`), in bins of one chromosome.
 
-    A context overhangs its chromosome only when that is shorter; a core never does. The cores of consecutive windows
-    abut.
+    A context overhangs its chromosome when that is shorter, or by a few bins at its end; a core never does. The cores
+    of consecutive windows abut.
     """
 
     chrom: str
@@ -118,11 +118,14 @@ def parse_regions(texts: Sequence[str], chromsizes: Mapping[str, int], resolutio
     return regions
 
 
-def tile(chrom: str, start: int, end: int, *, n_bins: int, context: int, flank: int) -> Iterator[Window]:
+def tile(
+    chrom: str, start: int, end: int, *, n_bins: int, context: int, flank: int, align: int = 1
+) -> Iterator[Window]:
     """Cut the bins [start, end) of a chromosome into windows whose cores abut in order.
 
     Cores lie on one grid for the whole chromosome, so that a bin is seen in the same context whatever region it is
-    asked for in. At the ends of a chromosome the context is moved inside; it overhangs only a shorter chromosome.
+    asked for in. At the ends of a chromosome the context is moved inside; it overhangs a shorter chromosome, and the
+    end of any by less than `align` bins.
 
     Parameters
     ----------
@@ -130,11 +133,13 @@ def tile(chrom: str, start: int, end: int, *, n_bins: int, context: int, flank: 
     n_bins : of the chromosome
     context : bins the network sees at once
     flank : bins at each side of a context that are predicted but not kept
+    align : contexts start at multiples of so many bins, where core and flank are multiples too
     """
     core = context - 2 * flank
     if core <= 0:
         raise ValueError(f"a flank of {flank} bins leaves nothing of a context of {context}")
+    last_start = -(-(n_bins - context) // align) * align
     for grid_start in range(start // core * core, end, core):
-        context_start = max(0, min(grid_start - flank, n_bins - context))
+        context_start = max(0, min(grid_start - flank, last_start))
         core_start, core_end = max(grid_start, start), min(grid_start + core, end)
         yield Window(chrom, context_start, context_start + context, core_start, core_end)

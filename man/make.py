@@ -101,7 +101,27 @@ EXAMPLES: Mapping[str, Mapping[str, str]] = {
             "candi denoise sample.bam --covariates meta.tsv -r chr21 \\\n    --as depth=50M,read_length=100 -o chr21.bw"
         ),
         "Write a track of -log10 p for every experiment of a store into a folder:": (
-            "mkdir tracks\ncandi denoise store.h5 -m model.safetensors --track signal -o tracks"
+            "candi denoise store.h5 -m model.safetensors --track signal -o tracks"
+        ),
+        "Write the expected counts with their 90 % interval: out.bw, out.lower.bw and out.upper.bw:": (
+            "candi denoise sample.bam --covariates meta.tsv --interval 0.9 -o out.bw"
+        ),
+        "Call peaks, and send a track through a pipe:": (
+            "candi denoise sample.bam --covariates meta.tsv -o out.narrowPeak\n"
+            "candi denoise sample.bam --covariates meta.tsv -o - | head"
+        ),
+    },
+    "impute": {
+        "Write every assay that the model knows, with its 90 % interval, into a folder:": (
+            "candi impute *.bam --covariates meta.tsv --assay all --interval 0.9 -@ 4 \\\n    -o tracks"
+        ),
+        "Go on after an interruption:": (
+            "candi impute *.bam --covariates meta.tsv --assay all --interval 0.9 -@ 4 \\\n    -o tracks --resume"
+        ),
+        "Predict chromosomes on several machines, and join them:": (
+            "candi impute store.h5 --assay all -r chr1 -o chr1.h5\n"
+            "candi impute store.h5 --assay all -r chr2 -o chr2.h5\n"
+            "candi impute --merge chr1.h5 chr2.h5 -r chr1 -r chr2 -o tracks"
         ),
     },
 }

@@ -9,11 +9,13 @@ PACKAGE = Path(__file__).parents[1] / "candi_cli"
 FLOORS = [
     {"commands"},
     {"model", "report"},
-    {"binning"},
+    {"binning", "export"},
     {"encode"},
     {"io", "store", "evaluation", "loci", "biosamples", "splits"},
     {"genome", "covariates", "counting"},
     {"contigs"},
+    {"parts"},
+    {"processes"},
     {"errors"},
 ]
 FLOOR_OF = {room: number for number, floor in enumerate(FLOORS) for room in floor}

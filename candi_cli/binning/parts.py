@@ -6,35 +6,28 @@ it would make, of the same files, does not make it again. The folder goes when t
 
 import contextlib
 import errno
-import fcntl
-import hashlib
-import json
 import multiprocessing
 import os
-import re
 import shutil
-import signal
-import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
-from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
-from types import FrameType, TracebackType
-from typing import Any, BinaryIO
+from typing import Any
 
 from candi_cli import __version__
 from candi_cli.binning.experiments import Binning, Outcome, bin_experiment, source
 from candi_cli.counting import CountingRule
 from candi_cli.covariates import FILE_COLUMNS, Experiment
 from candi_cli.errors import OutputError, ReadsError, StoreError
+from candi_cli.parts import PartsFolder, temporary_of
+from candi_cli.processes import interrupts_held, serve
 from candi_cli.store import FORMAT_VERSION, Store
 
-_PART = re.compile(r"^[0-9a-f]{32}\.h5$")
 _HEADER_BYTES = 100_000
 
 
-class Parts:
+class Parts(PartsFolder):
     """The experiments of a store that is being made; use it as a context manager, which also locks the store.
 
     Parameters
@@ -49,36 +42,8 @@ class Parts:
     """
 
     def __init__(self, output: Path, rule: CountingRule, chromsizes: Mapping[str, int], options: Binning) -> None:
-        self.output, self.rule, self.chromsizes, self.options = output, rule, dict(chromsizes), options
-        self.folder = output.with_name(f".{output.name}.parts")
-        self._lock: BinaryIO | None = None
-
-    def __enter__(self) -> "Parts":
-        try:
-            self.folder.mkdir(exist_ok=True)
-            self._lock = _locked(self.folder / "lock")
-        except OSError as error:
-            raise OutputError(f"{self.output}: cannot be written ({error.strerror}); choose another -o") from error
-        if self._lock is None:
-            raise OutputError(f"{self.output}: another candi is writing it; wait for that, or choose another -o")
-        self._sweep()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._sweep()
-        if kind is None or not self._own():
-            for path in (*self._own(), self.folder / "lock"):
-                path.unlink()
-            with contextlib.suppress(OSError):  # something is in it that is not ours
-                self.folder.rmdir()
-        if self._lock is not None:
-            self._lock.close()
-
-    def _sweep(self) -> None:
-        for path in self.folder.glob("*.tmp"):
-            path.unlink(missing_ok=True)
+        super().__init__(output)
+        self.rule, self.chromsizes, self.options = rule, dict(chromsizes), options
 
     def kept(self, experiment: Experiment) -> Outcome | None:
         """Return an experiment that an earlier run has finished, None when it has not."""
@@ -133,7 +98,7 @@ class Parts:
 
     def _check_room(self, path: Path) -> None:
         """Raise OutputError unless the disk has room for the store: HDF5 does not survive it if there is none."""
-        needed = sum(part.stat().st_size for part in self._own()) + _HEADER_BYTES
+        needed = sum(part.stat().st_size for part in self.own()) + _HEADER_BYTES
         try:
             if hasattr(os, "posix_fallocate"):
                 with path.open("wb") as handle:
@@ -149,9 +114,6 @@ class Parts:
         finally:
             path.unlink(missing_ok=True)
 
-    def _own(self) -> list[Path]:
-        return [path for path in self.folder.glob("*.h5") if _PART.match(path.name)]
-
     def _path(self, experiment: Experiment) -> Path:
         """Return where the part of an experiment is: a name that changes with anything that the part depends on."""
         files = [getattr(experiment, name) for name in FILE_COLUMNS] + [self.options.reference]
@@ -164,8 +126,7 @@ class Parts:
             "experiment": {**asdict(experiment), "remark": None},
             "files": [_state(path) if path else None for path in files],
         }
-        text = json.dumps(made_of, sort_keys=True, default=str)
-        return self.folder / f"{hashlib.sha256(text.encode()).hexdigest()[:32]}.h5"
+        return self.path(made_of)
 
 
 def _state(path: Path) -> dict[str, Any]:
@@ -189,7 +150,7 @@ class _Task:
         self.path, self.output = path, output
 
     def run(self, threads: int) -> Outcome:
-        temporary = self.path.with_name(f"{self.path.stem}.{os.getpid()}.tmp")
+        temporary = temporary_of(self.path)
         try:
             temporary.touch()
             with Store.create(
@@ -209,7 +170,7 @@ def _run_in_processes(tasks: Sequence[_Task], n_workers: int, threads: int) -> I
     busy: dict[Any, _Task] = {}
     waiting = list(reversed(tasks))
     try:
-        with _interrupts_held():
+        with interrupts_held():
             for _ in range(n_workers):
                 ours, theirs = context.Pipe()
                 process = context.Process(target=_work, args=(theirs, threads), daemon=True)
@@ -233,22 +194,6 @@ def _run_in_processes(tasks: Sequence[_Task], n_workers: int, threads: int) -> I
             process.join()
 
 
-@contextlib.contextmanager
-def _interrupts_held() -> Iterator[None]:
-    """Start processes that heed no interrupt from their first moment; one that comes meanwhile is raised afterwards."""
-    resource_tracker.ensure_running()  # which would let interrupts through again when it starts
-    held: list[int] = []
-    handler = signal.signal(signal.SIGINT, lambda number, _frame: held.append(number))  # other threads may get it
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # the processes inherit this
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-        signal.signal(signal.SIGINT, handler)
-    if held:
-        raise KeyboardInterrupt
-
-
 def _received(worker: Any, task: _Task, process: Any) -> Outcome:
     try:
         result = worker.recv()
@@ -265,43 +210,10 @@ def _received(worker: Any, task: _Task, process: Any) -> Outcome:
 
 def _work(tasks: Connection, threads: int) -> None:
     """Run the tasks that come through a pipe, and send back what came of each; end with the parent."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent hears it too and ends this process
-    signal.signal(signal.SIGTERM, _leave)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    serve()
     while True:
         task: _Task = tasks.recv()
         try:
             tasks.send(task.run(threads))
         except Exception as error:
             tasks.send(error)
-
-
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        wait([parent.sentinel])
-        os.kill(os.getpid(), signal.SIGTERM)
-
-
-def _leave(_signal: int, _frame: FrameType | None) -> None:
-    raise SystemExit(1)  # so that temporary files go
-
-
-def _locked(path: Path) -> BinaryIO | None:
-    """Return an open file that this process alone has locked, None when another has."""
-    while True:
-        handle = path.open("ab")
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            handle.close()
-            return None
-        except OSError as error:
-            if error.errno not in (errno.ENOLCK, errno.EOPNOTSUPP):  # a file system without locks
-                handle.close()
-                raise
-        with contextlib.suppress(FileNotFoundError):
-            if os.fstat(handle.fileno()).st_ino == path.stat().st_ino:
-                return handle
-        handle.close()  # the one who held it has removed it: lock the new one
-        path.parent.mkdir(exist_ok=True)

@@ -1,44 +1,27 @@
-"""Predicting tracks of a store's assays and writing them, for the commands that do."""
+"""What a model reads and is asked for when it predicts tracks of a store, for the commands that do."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from candi_cli.commands._console import console
 from candi_cli.commands._experiments import Inputs
-from candi_cli.commands._output import check_writable, replacing
 from candi_cli.contigs import shorten
 from candi_cli.covariates import CONTROL, Covariates
-from candi_cli.errors import GenomeError, ModelError, OutputError
-from candi_cli.genome import Region, tile
-from candi_cli.io.bigwig import TrackWriter
+from candi_cli.errors import GenomeError, ModelError
+from candi_cli.genome import Region
 from candi_cli.io.sequence import Sequence as Fasta
 from candi_cli.loci import merged
 from candi_cli.model import Loaded
 from candi_cli.model.candi import Lanes, PredictionDataset
 from candi_cli.model.candi.reference import ReferenceAverage
-from candi_cli.model.device import Device
-from candi_cli.model.prediction import predict
-from candi_cli.model.requests import fit_to_card, request
+from candi_cli.model.requests import Asked, asked_of, fit_to_card, request
 from candi_cli.store import Store
 
 Target = tuple[str, str]  # biosample, assay
-
-
-@dataclass(frozen=True)
-class TrackPlan:
-    """What to predict and how: options of the command line that have been parsed."""
-
-    track: str
-    asked: Covariates
-    regions: list[Region]
-    reference: Path | None
-    batch_size: int
-    threads: int
-    device: Device
 
 
 def default_model() -> Path:
@@ -46,20 +29,7 @@ def default_model() -> Path:
     return Path(__file__).parents[1] / "models" / "default.safetensors"
 
 
-def plan_outputs(output: Path, targets: Sequence[Target], *, inputs: Sequence[Path]) -> dict[Target, Path]:
-    """Return where each track goes: `output` itself for one, files in the folder `output` for several."""
-    if output.is_dir():
-        paths = {target: output / f"{'.'.join(target)}.bw" for target in targets}
-    elif len(targets) == 1:
-        paths = {targets[0]: output}
-    else:
-        raise OutputError(f"{output}: {len(targets)} tracks need a folder; make one and give it with -o")
-    for path in paths.values():
-        check_writable(path, inputs=inputs)
-    return paths
-
-
-def check_model(model: Loaded, inputs: Inputs, track: str) -> None:
+def check_model(model: Loaded, inputs: Inputs, targets: Sequence[Target], kinds: Sequence[str]) -> None:
     """Check that a model can do what is asked, before anything is read.
 
     Raises
@@ -67,44 +37,26 @@ def check_model(model: Loaded, inputs: Inputs, track: str) -> None:
     ModelError
         It does not know an assay, never learned the output, or was trained under another counting rule.
     """
-    card, targets = model.card, inputs.targets
+    card = model.card
     reads_signal = model.config.input == "signal"
     if card.counting != inputs.rule and not (reads_signal and card.counting.resolution == inputs.rule.resolution):
         raise ModelError(
             f"{model.path}: trained on counts by {card.counting}, but {inputs.store} holds counts by {inputs.rule}; "
             f"use another model, or rebuild the store with 'candi bin {card.counting.options()}'"
         )
-    unknown = [assay for _, assay in targets if assay not in card.assays]
+    unknown = [assay for _, assay in (*targets, *inputs.targets) if assay not in card.assays]
     if unknown:
         raise ModelError(f"{model.path}: does not know {unknown[0]}, only {', '.join(card.assays)}; use another model")
     for _, assay in targets:
-        if track not in card.assays[assay].outputs:
+        lacking = [kind for kind in kinds if kind not in card.assays[assay].outputs]
+        if lacking:
             outputs = ", ".join(card.assays[assay].outputs)
-            raise ModelError(f"{model.path}: never learned {track} of {assay}, only {outputs}; use another --track")
+            raise ModelError(
+                f"{model.path}: never learned {lacking[0]} of {assay}, only {outputs}; use another --track"
+            )
 
 
-def write_tracks(model: Loaded, store: Store, outputs: Mapping[Target, Path], plan: TrackPlan) -> None:
-    """Predict the tracks of a store's experiments and write one bigWig for each."""
-    console.log(f"model {model.path.name}, on {plan.device}")
-    biosamples = sorted({biosample for biosample, _ in outputs})
-    layer = model.config.input
-    spans = {biosample: plan.regions or _measured(store, biosample, layer) for biosample in biosamples}
-    core, resolution = model.config.core_bins, store.rule.resolution
-    n_windows = sum(-(-_bins(region, resolution) // core) for regions in spans.values() for region in regions)
-    with ExitStack() as stack:
-        fasta = _open_sequence(model, store, [r for span in spans.values() for r in span], plan.reference, stack)
-        temporary = {target: stack.enter_context(replacing(path)) for target, path in outputs.items()}
-        with console.progress(plan.track, n_windows, "windows") as advance:
-            for biosample in biosamples:
-                assays = {
-                    assay: (path, outputs[name, assay])
-                    for (name, assay), path in temporary.items()
-                    if name == biosample
-                }
-                _write_biosample(model, store, biosample, assays, spans[biosample], fasta, plan, advance)
-
-
-def _measured(store: Store, biosample: str, layer: str) -> list[Region]:
+def measured(store: Store, biosample: str, layer: str) -> list[Region]:
     """Return every chromosome on which a biosample has reads, or every stretch on which any signal was measured."""
     present = store.chroms_with(biosample, layer)
     absent = [chrom for chrom in store.chromsizes if chrom not in present]
@@ -120,13 +72,10 @@ def _measured(store: Store, biosample: str, layer: str) -> list[Region]:
     return found
 
 
-def _bins(region: Region, resolution: int) -> int:
-    return -(-region.end // resolution) - region.start // resolution
-
-
-def _open_sequence(
-    model: Loaded, store: Store, regions: Sequence[Region], reference: Path | None, stack: ExitStack
+def open_sequence(
+    model: Loaded, store: Store, chroms: Sequence[str], reference: Path | None, stack: ExitStack
 ) -> Fasta | None:
+    """Return the DNA that a model reads, None where it reads none or none was given."""
     if reference is None:
         return None
     if not model.config.reads_sequence:
@@ -134,7 +83,7 @@ def _open_sequence(
         return None
     fasta = stack.enter_context(Fasta(reference))
     fasta.name_as(store.chromsizes, source=store.name)
-    for chrom in sorted({region.chrom for region in regions}):
+    for chrom in chroms:
         length = store.chromsizes[chrom]
         if fasta.chromsizes.get(chrom, length) != length:
             raise GenomeError(
@@ -145,72 +94,54 @@ def _open_sequence(
     return fasta
 
 
-def _write_biosample(
-    model: Loaded,
-    store: Store,
-    biosample: str,
-    paths: Mapping[str, tuple[Path, Path]],
-    spans: Sequence[Region],
-    fasta: Fasta | None,
-    plan: TrackPlan,
-    advance: Callable[[int, str], None],
-) -> None:
-    config, resolution = model.config, store.rule.resolution
-    dataset = prediction_dataset(model, store, biosample, plan.asked, fasta)
-    columns = [config.assays.index(assay) for assay in paths]
-    windows = (
-        window
-        for chrom, start, end in spans
-        for window in tile(
-            chrom,
-            start // resolution,
-            -(-end // resolution),
-            n_bins=store.n_bins(chrom),
-            context=config.context_bins,
-            flank=config.flank_bins,
-        )
-    )
-    chromsizes = {region.chrom: store.chromsizes[region.chrom] for region in spans}
-    with ExitStack() as stack:
-        writers = [
-            stack.enter_context(TrackWriter(path, chromsizes, resolution=resolution, shown_as=final))
-            for path, final in paths.values()
-        ]
-        pieces = predict(
-            model.network, dataset, windows, lambda output: output.track(plan.track)[..., columns],
-            chromsizes=store.chromsizes, resolution=resolution,
-            device=plan.device, batch_size=plan.batch_size, threads=plan.threads,
-        )  # fmt: skip
-        for region, values in pieces:
-            for column, writer in enumerate(writers):
-                writer.add(region, values[:, column])
-            advance(1, "")
+class LaneCovariates(NamedTuple):
+    """The covariates of a biosample's lanes.
+
+    own : of each lane as the store has them, None where there is no experiment
+    known : the same as the model can use them
+    requested : of each assay's output
+    """
+
+    own: list[Covariates | None]
+    known: list[Covariates | None]
+    requested: list[Covariates]
+
+
+def lane_covariates(
+    model: Loaded, store: Store, biosample: str, asked: Sequence[Asked], *, shown: Sequence[str] = ()
+) -> LaneCovariates:
+    """Return what a model is told of a biosample and asked for, and warn of covariates it had never met.
+
+    Parameters
+    ----------
+    shown : assays whose tracks are wanted; what is asked of others is not warned of
+    """
+    own = Lanes(store, biosample, model.config.assays).covariates()
+    known: list[Covariates | None] = []
+    for name, item in zip((*model.config.assays, CONTROL), own, strict=True):
+        fitted = fit_to_card(item, model.card, name) if item is not None else None
+        known.append(fitted.covariates if fitted else None)
+        for warning in fitted.warnings if fitted else ():
+            console.warn(f"{biosample}/{name}: {warning}")
+    spans = [item.span_bp for item in own if item is not None and item.span_bp]
+    requested = []
+    for assay, item in zip(model.config.assays, own, strict=False):
+        span_bp = item.span_bp if item else max(spans, default=None)
+        fitted = request(model.card, assay, asked_of(assay, asked, item), span_bp=span_bp)
+        requested.append(fitted.covariates)
+        for warning in fitted.warnings if assay in shown else ():
+            console.warn(f"--as for {assay}: {warning}")
+    return LaneCovariates(own, known, requested)
 
 
 def prediction_dataset(
-    model: Loaded, store: Store, biosample: str, asked: Covariates, fasta: Fasta | None
+    model: Loaded, store: Store, biosample: str, covariates: LaneCovariates, fasta: Fasta | None = None
 ) -> PredictionDataset:
-    """Return the windows of a biosample as a model reads them, and warn of covariates it had never met."""
+    """Return the windows of a biosample as a model reads them."""
     lanes = Lanes(store, biosample, model.config.assays)
-    covariates: list[Covariates | None] = []
-    for item in lanes.covariates():
-        name = (*model.config.assays, CONTROL)[len(covariates)]
-        if item is None:
-            covariates.append(None)
-            continue
-        fitted = fit_to_card(item, model.card, name)
-        covariates.append(fitted.covariates)
-        for warning in fitted.warnings:
-            console.warn(f"{biosample}/{name}: {warning}")
-    requested = []
-    for assay, item in zip(model.config.assays, lanes.covariates(), strict=False):
-        fitted = request(model.card, assay, asked, span_bp=item.span_bp if item else None)
-        requested.append(fitted.covariates)
-        for warning in fitted.warnings if item else ():
-            console.warn(f"--as for {assay}: {warning}")
     average = None
     if model.config.reads_reference:
         average = ReferenceAverage(
             model.config.assays, [Lanes(store, name, model.config.assays) for name in store.biosamples]
         )
-    return PredictionDataset(model.config, lanes, covariates, requested, fasta, average)
+    return PredictionDataset(model.config, lanes, covariates.known, covariates.requested, fasta, average)

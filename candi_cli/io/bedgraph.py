@@ -1,14 +1,14 @@
-"""Reading bedGraph tracks in bins: one pass, memory bounded by one chromosome's bins."""
+"""Reading bedGraph tracks in bins, and writing them: one pass, memory bounded by one chromosome's bins."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from candi_cli.errors import TrackError
-from candi_cli.genome import bin_count
-from candi_cli.io.bigwig import BinMeans
+from candi_cli.genome import Region, bin_count
+from candi_cli.io.bigwig import BinMeans, equal_runs, round_significant
 from candi_cli.io.columns import LineError, Lines, read_lines
 
 _LONG_BINS = 1_000  # intervals of more bins are added bin by bin without a list of their bins
@@ -121,3 +121,22 @@ class _Means:
             if np.abs(means).max(initial=0) > np.finfo(np.float32).max:
                 raise TrackError(f"{self.path}: a value on {self.name} is beyond float32 (3.4e38); correct it")
             yield self.chrom, BinMeans(means.astype(np.float32), self._covered > 0)
+
+
+def bedgraph_lines(
+    blocks: Iterable[tuple[Region, NDArray[np.float32]]], *, resolution: int, digits: int
+) -> Iterator[bytes]:
+    """Yield the lines of blocks of bins, equal neighbours of a block as one interval.
+
+    Parameters
+    ----------
+    blocks : regions that start on a bin, and the values of their bins (n_bins,)
+    digits : significant decimal digits that are kept
+    """
+    for region, values in blocks:
+        runs = equal_runs(round_significant(values, digits))
+        starts = (region.start + runs.start * resolution).tolist()
+        ends = np.minimum(region.start + runs.end * resolution, region.end).tolist()
+        texts = [f"{value:.{max(digits, 6)}g}" for value in runs.values.tolist()]
+        rows = zip(starts, ends, texts, strict=True)
+        yield "".join(f"{region.chrom}\t{start}\t{end}\t{text}\n" for start, end, text in rows).encode()

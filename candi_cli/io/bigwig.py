@@ -22,6 +22,7 @@ from candi_cli.io.formats import Format, recognise
 
 _BINS_AT_ONCE = 1 << 18
 _CLOSING_BYTES = 1 << 20
+_BINS_OF_AN_INTERVAL = 4  # an interval takes 12 bytes, a bin 4, and writing it more time
 
 
 class BinMeans(NamedTuple):
@@ -87,6 +88,8 @@ def _bin_means(values: NDArray[np.float32], resolution: int) -> BinMeans:
 
 class TrackWriter:
     """Write a bigWig of equal bins, piece by piece in genome order; use it as a context manager.
+
+    Equal neighbours are written as one interval where that is smaller.
 
     On leaving the context without an error the file is closed and read back. Renaming it is the caller's part.
 
@@ -176,11 +179,18 @@ class TrackWriter:
         chrom, start, end = self._pending[0][0].chrom, self._pending[0][0].start, self._pending[-1][0].end
         values = round_significant(np.concatenate([piece for _, piece in self._pending]), self.digits)
         whole = (end - start) // self.resolution
-        if whole:
-            self._track.addEntries(chrom, start, values=values[:whole], span=self.resolution, step=self.resolution)
-        if whole < len(values):  # the last bin of a chromosome ends with it
-            last = start + whole * self.resolution
-            self._track.addEntries([chrom], [last], ends=[end], values=values[whole:].astype(np.float64))
+        runs = equal_runs(values)
+        if len(runs.values) * _BINS_OF_AN_INTERVAL < len(values):
+            starts, ends = start + runs.start * self.resolution, np.minimum(start + runs.end * self.resolution, end)
+            self._track.addEntries(
+                [chrom] * len(starts), starts.tolist(), ends=ends.tolist(), values=runs.values.tolist()
+            )
+        else:
+            if whole:
+                self._track.addEntries(chrom, start, values=values[:whole], span=self.resolution, step=self.resolution)
+            if whole < len(values):  # the last bin of a chromosome ends with it
+                last = start + whole * self.resolution
+                self._track.addEntries([chrom], [last], ends=[end], values=values[whole:].astype(np.float64))
         self._last_end[chrom] = end
         self._pending, self._pending_bins = [], 0
 
@@ -189,6 +199,21 @@ class TrackWriter:
             for chrom, end in self._last_end.items():
                 if not np.isfinite(track.values(chrom, end - 1, end)[0]):
                     raise TrackError(f"{self._shown_as}: {chrom} does not read back to its end; is the disk full?")
+
+
+class Runs(NamedTuple):
+    """Equal neighbours as one: bins start and end (K,), half-open, and their value (K,)."""
+
+    start: NDArray[np.int64]
+    end: NDArray[np.int64]
+    values: NDArray[np.float32]
+
+
+def equal_runs(values: NDArray[np.float32]) -> Runs:
+    """Return runs of equal neighbours of values (n_bins,)."""
+    changes = np.flatnonzero(values[1:] != values[:-1]) + 1
+    bounds = np.concatenate([[0], changes, [len(values)]]) if len(values) else np.zeros(1, dtype=np.int64)
+    return Runs(bounds[:-1], bounds[1:], values[bounds[:-1]])
 
 
 def round_significant(values: NDArray[np.float32], digits: int) -> NDArray[np.float32]:

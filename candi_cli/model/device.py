@@ -1,7 +1,9 @@
 """Choosing a device and moving batches to it."""
 
+import platform
 from typing import Any
 
+import numpy as np
 import torch
 
 from candi_cli.errors import RequestError
@@ -26,3 +28,13 @@ def move(batch: Any, device: torch.device) -> Any:
     """Return a named tuple of tensors (and None) on a device."""
     wait = device.type == "cpu"  # a tensor that is still on its way to the CPU reads as garbage
     return type(batch)(*(part if part is None else part.to(device, non_blocking=not wait) for part in batch))
+
+
+def versions(candi: str) -> dict[str, str]:
+    """Return the versions of what a prediction depends on.
+
+    Parameters
+    ----------
+    candi : this program's
+    """
+    return {"candi": candi, "python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__}

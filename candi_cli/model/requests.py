@@ -1,9 +1,10 @@
 """Matching covariates to what a model was trained on: inputs as they are, outputs as they are asked for."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
-from candi_cli.covariates import GB, Covariates
+from candi_cli.covariates import GB, Covariates, parse_request
 from candi_cli.model.checkpoint import AssayCard, ModelCard
 
 
@@ -75,3 +76,43 @@ def request(card: ModelCard, assay: str, asked: Covariates, *, span_bp: float | 
     spanned = replace(asked, span_bp=span_bp if asked.depth else None)
     fitted = fit_to_card(spanned, card, assay, instead="the model's standard is used")
     return Fitted(fitted.covariates.filled(trained.standard), fitted.warnings)
+
+
+class Asked(NamedTuple):
+    """Covariates of the output that were asked for.
+
+    assay : whose; None for all assays
+    covariates : those that are not None; None for those of the input
+    """
+
+    assay: str | None
+    covariates: Covariates | None
+
+
+def parse_asked(text: str) -> Asked:
+    """Parse `[ASSAY:]same` or `[ASSAY:]depth=50M,...` into what is asked for.
+
+    Raises
+    ------
+    ValueError
+        A key is not a covariate or its value is not valid.
+    """
+    assay, colon, rest = text.partition(":")
+    if not colon or "=" in assay:
+        assay, rest = "", text
+    return Asked(assay.strip() or None, None if rest.strip() == "same" else parse_request(rest))
+
+
+def asked_of(assay: str, several: Sequence[Asked], own: Covariates | None) -> Covariates:
+    """Return what is asked of one assay's output: what was asked of it alone goes before what was asked of all.
+
+    Parameters
+    ----------
+    own : the covariates of its input, None where it has none
+    """
+    found = Covariates()
+    for asked in sorted(several, key=lambda each: each.assay is None):
+        if asked.assay in (None, assay):
+            wanted = asked.covariates if asked.covariates is not None else own or Covariates()
+            found = found.filled(replace(wanted, span_bp=None))
+    return found

@@ -36,7 +36,7 @@ def write_chunks(group: h5py.Group, name: str, stored: NDArray[Any]) -> None:
         shuffle=stored.itemsize > 1,
     )
     for start in range(0, stored.shape[-1], chunks[-1]):
-        chunk = _compressed(stored[..., start : start + chunks[-1]], chunks)
+        chunk = compressed(stored[..., start : start + chunks[-1]], chunks)
         dataset.id.write_direct_chunk((*origin, start), chunk)
     dataset.attrs["crc32"] = np.uint32(isal_zlib.crc32(stored))
 
@@ -82,7 +82,7 @@ def naming_failure(path: Path | None) -> Iterator[None]:
         ) from error
 
 
-def _compressed(values: NDArray[Any], shape: tuple[int, ...]) -> bytes:
+def compressed(values: NDArray[Any], shape: tuple[int, ...]) -> bytes:
     """Return a chunk as HDF5's filters shuffle and gzip write it; the last one of a dataset is filled up with zeros."""
     if values.shape[-1] < shape[-1]:
         values = np.pad(values, [*((0, 0) for _ in shape[:-1]), (0, shape[-1] - values.shape[-1])])

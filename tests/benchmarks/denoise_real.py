@@ -27,13 +27,14 @@ from scipy.stats import nbinom, poisson
 
 from candi_cli.binning import Binning
 from candi_cli.commands._experiments import find_inputs, open_store
-from candi_cli.commands._tracks import default_model, prediction_dataset
+from candi_cli.commands._tracks import default_model, lane_covariates, prediction_dataset
 from candi_cli.counting import CountingRule
 from candi_cli.covariates import Covariates
 from candi_cli.genome import tile
 from candi_cli.model import Loaded, load
 from candi_cli.model.device import choose
 from candi_cli.model.prediction import predict
+from candi_cli.model.requests import Asked
 
 RESOLUTION = 25
 FITTED = (22_500_000, 24_100_000)
@@ -131,9 +132,9 @@ def denoised(model: Loaded, folder: Path, mark: str, depth: float, span: tuple[i
         sheet.write_text(f"biosample\tassay\tfile\tcontrol\nK562\t{mark}\t{bam}\t{control}\n")
         inputs = find_inputs([bam], sheet, Binning(), rule=model.card.counting, genome=None)
         with open_store(inputs, Binning(), command="benchmark", threads=1) as store:
-            dataset = prediction_dataset(
-                model, store, "K562", Covariates(depth=depth, read_length=50, run_type="paired-ended"), None
-            )
+            asked = Asked(None, Covariates(depth=depth, read_length=50, run_type="paired-ended"))
+            covariates = lane_covariates(model, store, "K562", [asked])
+            dataset = prediction_dataset(model, store, "K562", covariates)
             config, assay = model.config, model.config.assays.index(mark)
 
             def select(output: Any) -> torch.Tensor:

@@ -133,8 +133,7 @@ def test_a_window_without_reads_equals_one_that_is_computed_for_itself(denoise, 
     # windows without reads share one computation; a read far away in the window must not change how they are computed
     from candi_cli.binning import Binning
     from candi_cli.commands._experiments import find_inputs, open_store
-    from candi_cli.commands._tracks import prediction_dataset
-    from candi_cli.covariates import Covariates
+    from candi_cli.commands._tracks import lane_covariates, prediction_dataset
     from candi_cli.genome import tile
     from candi_cli.model import load
     from candi_cli.model.device import choose
@@ -144,7 +143,7 @@ def test_a_window_without_reads_equals_one_that_is_computed_for_itself(denoise, 
     reads = [TEST_DATA / "sim2.H3K9me3.bam"]
     inputs = find_inputs(reads, SHEET, Binning(), rule=model.card.counting, genome=None)
     with open_store(inputs, Binning(), command="", threads=1) as store:
-        dataset = prediction_dataset(model, store, "sim2", Covariates(), None)
+        dataset = prediction_dataset(model, store, "sim2", lane_covariates(model, store, "sim2", []))
         dataset.lanes.read = lambda *_: np.zeros(model.config.context_bins, dtype=np.uint8)
         size = {"context": model.config.context_bins, "flank": model.config.flank_bins}
         windows = list(tile("chr1", 1000, 4000, n_bins=store.n_bins("chr1"), **size))
@@ -164,7 +163,8 @@ def test_several_reads_write_one_track_each_into_a_folder(denoise, tmp_path):
     folder = tmp_path / "tracks"
     folder.mkdir()
     denoise(BAM, TEST_DATA / "sim2.H3K9me3.bam", name="tracks")
-    assert {path.name for path in folder.iterdir()} == {"sim1.H3K4me3.bw", "sim2.H3K9me3.bw"}
+    companions = {"index.html", "manifest.json", "igv_session.xml"}
+    assert {path.name for path in folder.iterdir()} == {"sim1.H3K4me3.bw", "sim2.H3K9me3.bw"} | companions
 
 
 def test_the_model_can_be_named_by_the_environment(candi, model_path, tmp_path, monkeypatch):

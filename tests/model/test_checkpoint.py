@@ -11,7 +11,7 @@ from candi_cli.counting import CountingRule
 from candi_cli.covariates import UNKNOWN
 from candi_cli.errors import ModelError
 from candi_cli.model import load, save
-from candi_cli.model.checkpoint import ModelCard
+from candi_cli.model.checkpoint import ModelCard, weights_sha256
 
 
 def card_of(path) -> dict:
@@ -64,7 +64,7 @@ def test_the_card_names_no_folder(model_path):
         (lambda card: card.update(family="other"), "family 'other'"),
         (lambda card: card.update(format_version=99), "version 99"),
         (lambda card: card["config"].update(d_model=64), "do not fit"),
-        (lambda card: card["config"].update(surprise=1), "do not fit"),
+        (lambda card: card["config"].update(surprise=1), "'surprise', which this program does not know"),
         (lambda card: card["vocabularies"].update(platform=["missing", "MiSeq"]), "platform vocabulary"),
         (lambda card: card.pop("assays"), "card"),
     ],
@@ -83,6 +83,7 @@ def test_a_vocabulary_of_an_older_version_still_loads(model_path, tmp_path):
     names = [name for name in tensors if name.endswith("platform.weight")]
     for name in names:
         tensors[name] = tensors[name][:-1].clone()
+    card["weights_sha256"] = weights_sha256(tensors)
     save_file(tensors, tmp_path / "older.safetensors", metadata={"candi": json.dumps(card)})
     loaded = load(tmp_path / "older.safetensors").network.state_dict()
     assert len(names) == 2

@@ -1,7 +1,10 @@
 """The size and shape of a CANDI network: the paper's, and ours."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields
+from math import prod
 from typing import Any
+
+from candi_cli.model.checkpoint import check_file_name, is_number, is_whole, shorten
 
 PRESETS = ("paper", "base", "tiny")
 INPUTS = ("counts", "signal")
@@ -9,6 +12,15 @@ MISSING, MASKED, OBSERVED = 0, 1, 2  # the states of an input entry
 NO_SEQUENCE = 5  # the base code of a window whose DNA is not known; A, C, G, T, N = 0..4
 SIGNAL_POOL = 2
 SEQUENCE_POOLS = (2, 2, 2, 5, 5)
+_MOST_ASSAYS = 100_000
+_MOST_STAGES = 16
+_LIMITS = {  # far beyond any use, and still nothing that a computer would choke on; widths are those of each stage
+    "resolution": (1, 10**9), "context_bins": (1, 100_000), "flank_bins": (0, 50_000),
+    "signal_widths": (1, 100_000), "sequence_widths": (1, 100_000), "decoder_widths": (1, 100_000),
+    "covariate_width": (1, 100_000), "d_model": (1, 100_000), "n_sab": (1, 256), "n_head": (1, 1000),
+    "dim_head": (1, 10_000), "smoothing_levels": (0, 16), "cross_width": (0, 100_000),
+}  # fmt: skip
+_LARGEST_DEPTH = 1000.0  # log2 reads per Gb
 
 
 @dataclass(frozen=True)
@@ -42,7 +54,7 @@ class Config:
     assays: tuple[str, ...]
     resolution: int = 25
     context_bins: int = 1200
-    flank_bins: int = 150
+    flank_bins: int = 152
     input: str = "counts"
     reads_reference: bool = False
     signal_widths: tuple[int, ...] = (8, 8, 8)
@@ -82,9 +94,70 @@ class Config:
         return (self.outputs,) if self.shared_decoder else tuple((output,) for output in self.outputs)
 
     @property
+    def latent_bins(self) -> int:
+        """Bins of one position of the latent."""
+        return SIGNAL_POOL ** len(self.signal_widths)
+
+    @property
     def core_bins(self) -> int:
         """Bins of a window whose prediction is kept."""
         return self.context_bins - 2 * self.flank_bins
+
+    def check(self) -> None:
+        """Raise ValueError, with a fact, for a configuration that no network can have or no computer can hold."""
+        for each in fields(self):
+            value = getattr(self, each.name)
+            if each.type is bool and not isinstance(value, bool):
+                raise ValueError(f"{each.name} is {shorten(value)}, not true or false")
+            if each.name in _LIMITS:
+                _check_limits(each.name, value, several=each.type is not int)
+        if not isinstance(self.assays, tuple) or not 0 < len(self.assays) <= _MOST_ASSAYS:
+            raise ValueError(f"assays are {shorten(self.assays)}, not a list of 1 to {_MOST_ASSAYS:,} names")
+        for assay in self.assays:
+            check_file_name(assay)
+        if len(set(self.assays)) < len(self.assays):
+            raise ValueError("an assay is named twice")
+        if self.input not in INPUTS:
+            raise ValueError(f"input is {shorten(self.input)}, not one of {', '.join(INPUTS)}")
+        if not is_number(self.dropout, 0, 1):
+            raise ValueError(f"dropout is {shorten(self.dropout)}, not a number from 0 to 1")
+        depths = self.depth_range
+        if (
+            not isinstance(depths, tuple)
+            or len(depths) != 2
+            or not all(map(_is_depth, depths))
+            or depths[0] > depths[1]
+        ):
+            raise ValueError(f"depth_range is {shorten(depths)}, not two numbers in order")
+        self._check_lengths()
+
+    def _check_lengths(self) -> None:
+        """Raise ValueError unless windows have a core, and the towers and decoders meet at the same positions."""
+        if self.core_bins < 1:
+            raise ValueError(f"flank_bins is {self.flank_bins}, which leaves nothing of {self.context_bins} bins")
+        n_stages = len(self.signal_widths)
+        if not 0 < n_stages <= _MOST_STAGES or len(self.decoder_widths) != n_stages:
+            raise ValueError(
+                f"{n_stages} signal_widths and {len(self.decoder_widths)} decoder_widths do not go together"
+            )
+        if self.context_bins % self.latent_bins:
+            raise ValueError(f"context_bins is {self.context_bins}, not a multiple of {self.latent_bins}")
+        if self.sequence_widths and len(self.sequence_widths) != len(SEQUENCE_POOLS):
+            raise ValueError(f"{len(self.sequence_widths)} sequence_widths, not {len(SEQUENCE_POOLS)}")
+        if self.sequence_widths and self.latent_bins * self.resolution != prod(SEQUENCE_POOLS):
+            raise ValueError(f"resolution is {self.resolution}, which a network that reads DNA cannot have")
+
+
+def _check_limits(name: str, value: Any, *, several: bool) -> None:
+    low, high = _LIMITS[name]
+    numbers = value if several else (value,)
+    if not isinstance(numbers, tuple) or not all(is_whole(number, low, high) for number in numbers):
+        wanted = "whole numbers" if several else "a whole number"
+        raise ValueError(f"{name} is {shorten(value)}, not {wanted} from {low} to {high:,}")
+
+
+def _is_depth(value: object) -> bool:
+    return is_number(value, -_LARGEST_DEPTH, _LARGEST_DEPTH)
 
 
 def preset(
@@ -116,5 +189,8 @@ def preset(
             "sequence_widths": (8, 8, 16, 16, 32), "covariate_width": 16, "d_model": 32, "n_sab": 1, "n_head": 2,
             "dim_head": 32, "cross_width": 16,
         }  # fmt: skip
+    if not reads_sequence:
+        sizes["sequence_widths"] = ()
     config = Config(assays, resolution, input=input, reads_reference=reads_reference, **sizes)
-    return config if reads_sequence else replace(config, sequence_widths=())
+    config.check()
+    return config

@@ -41,6 +41,7 @@ __all__ = [
 
 _LOG_RATE_SCALE = 3.0
 _RATE_FLOOR = 1e-4  # counts per bin
+_FACTOR_REACH = 64  # bins
 
 
 class CandiBatch(NamedTuple):
@@ -260,14 +261,14 @@ class Network(nn.Module):
     def _counts(self, values: Tensor, own: "Candidates | None", asked: Tensor) -> tuple[Tensor, Tensor]:
         """Return log mean and log dispersion of the counts, (N, A, L) each.
 
-        With own counts to mix in, the mean is their mixture with the inferred rate, times one factor for a window and
-        assay (what another read length or run type does to counts): a factor for each bin would let errors of shape
-        into the highest peaks.
+        With own counts to mix in, the mean is their mixture with the inferred rate, times a factor that changes slowly
+        along the genome: one for each bin would let errors of shape into the highest peaks, and one for a window would
+        make a step where two windows meet.
         """
         log_mean = soft_clamp(values[0], -LOG_MEAN_LIMIT, LOG_MEAN_LIMIT)
         log_dispersion = soft_clamp(values[1], *LOG_DISPERSION_LIMITS)
         if own is not None:
-            log_mean = own.mixed(log_mean.exp(), values).log() + values[2].mean(dim=-1, keepdim=True)
+            log_mean = own.mixed(log_mean.exp(), values).log() + _locally(values[2])
         if self.config.depth_offset:
             log_mean = log_mean + math.log(2) * above_centre(asked[:, 0, :, None])  # (N, A, 1)
         return log_mean, log_dispersion
@@ -284,6 +285,11 @@ class Candidates(NamedTuple):
         """Return the mixture with an inferred value (N, A, L), by the scores after a head's first three values."""
         n_assays = inferred.shape[1]
         return mix(inferred, self.smoothed[:, :, :n_assays], values[3:], self.known[:, :, :n_assays])
+
+
+def _locally(values: Tensor) -> Tensor:
+    """Return the mean over the bins around each one, of those that are inside of the window: (N, A, L)."""
+    return F.avg_pool1d(values, 2 * _FACTOR_REACH + 1, stride=1, padding=_FACTOR_REACH, count_include_pad=False)
 
 
 def _reference(batch: CandiBatch) -> Tensor:

@@ -9,10 +9,23 @@ from torch import Tensor
 
 from candi_cli.covariates import Covariates, encode
 from candi_cli.genome import Window
-from candi_cli.model.candi.config import Config
+from candi_cli.model.candi.config import NO_SEQUENCE, Config
 from candi_cli.model.candi.network import MISSING, OBSERVED, CandiBatch
 from candi_cli.model.candi.reading import Bases, Lanes
 from candi_cli.model.candi.reference import ReferenceAverage
+
+
+def empty_batch(config: Config, n: int) -> CandiBatch:
+    """Return n windows of which nothing is known."""
+    lanes, length = len(config.assays) + 1, config.context_bins
+    bases = torch.full((n, length * config.resolution), NO_SEQUENCE, dtype=torch.uint8)
+    return CandiBatch(
+        torch.zeros(n, length, lanes),
+        torch.full((n, length, lanes), MISSING, dtype=torch.uint8),
+        torch.from_numpy(encode([None] * lanes)).expand(n, -1, -1),
+        torch.from_numpy(encode([Covariates()] * (lanes - 1))).expand(n, -1, -1),
+        bases if config.reads_sequence else None,
+    )
 
 
 class PredictionDataset:

@@ -1,0 +1,85 @@
+"""`candi impute --merge`: predictions of parts of the genome into what one run would have written."""
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+
+from candi_cli.commands._console import console
+from candi_cli.commands._delivery import Made, deliver
+from candi_cli.commands._track_files import STDOUT, Target, check_files, plan_files
+from candi_cli.commands._track_options import TrackOptions
+from candi_cli.commands._writing import track_files, write_files
+from candi_cli.errors import RequestError
+from candi_cli.export.files import HDF5, NARROWPEAK, format_of
+from candi_cli.export.source import Source, merged
+from candi_cli.genome import parse_regions
+from candi_cli.store.predictions import PARAMETERS, Described, Predictions, parameters_of
+
+_OF_PREDICTION = ("sheet", "model", "latent", "asked", "genome", "aliases", "reference", "resume", "batch_size")
+
+
+def merge_shards(options: TrackOptions, shards: Sequence[Path], names: Sequence[str]) -> None:
+    """Write the tracks of predictions that lie in several files.
+
+    Parameters
+    ----------
+    names : assays to write; all that the shards hold without any, or with `all`
+    """
+    for name in _OF_PREDICTION:
+        if getattr(options, name):
+            raise RequestError(f"--merge: joins what was predicted; --{name.replace('_', '-')} has no meaning with it")
+    with Predictions(shards[0]) as first:
+        described = first.described
+    regions = parse_regions(options.regions, described.chromsizes, described.resolution)
+    source = merged(shards, regions)
+    targets = _targets(described, names)
+    kinds = options.kinds or _kinds(options, described, targets)
+    plan = plan_files(options, targets, kinds)
+    for file in plan.files:
+        needed = parameters_of(["peaks"] if file.format == NARROWPEAK else kinds)
+        for target in targets:
+            lacking = set(needed) - set(described.tracks[target]["parameters"])
+            if lacking:
+                raise RequestError(
+                    f"{shards[0]}: holds no {min(lacking)} of {target[1]}; predict with the --track that is wanted"
+                )
+    if options.dry_run:
+        console.log(f"{len(shards)} shards fit together; {len(plan.files)} files would be written")
+        return
+    check_files(plan, (options.provenance,), inputs=shards)
+    with ExitStack() as stack:
+        files = track_files(plan, options, stack)
+        write_files(files, _only(source, targets), lambda: None, threads=options.threads, meanwhile=False)
+    for file in plan.files:
+        if file.path != STDOUT:
+            console.log(f"wrote {file.path}")
+    facts = [{"name": path.name, "size": path.stat().st_size, "mtime": int(path.stat().st_mtime)} for path in shards]
+    deliver(Made(plan, _only(source, targets), facts, None), options, store=None)
+
+
+def _targets(described: Described, names: Sequence[str]) -> list[Target]:
+    if not names or tuple(names) == ("all",):
+        return list(described.tracks)
+    held = {assay for _, assay in described.tracks}
+    unknown = [name for name in names if name not in held]
+    if unknown:
+        raise RequestError(f"--assay {unknown[0]}: not in the shards, which hold {', '.join(sorted(held))}")
+    return [target for target in described.tracks if target[1] in names]
+
+
+def _kinds(options: TrackOptions, described: Described, targets: Sequence[Target]) -> tuple[str, ...]:
+    """Return the kinds of tracks to write where none was asked for: of HDF5 all, else the first that is held."""
+    held = [
+        kind for kind, names in PARAMETERS.items()
+        if all(set(names) <= set(described.tracks[target]["parameters"]) for target in targets)
+    ]  # fmt: skip
+    if options.formats == (NARROWPEAK,):
+        return ("peaks",)
+    everything = options.formats == (HDF5,) or (not options.formats and format_of(options.output) == HDF5)
+    return tuple(held) if everything else tuple(held[:1])
+
+
+def _only(source: Source, targets: Sequence[Target]) -> Source:
+    """Return a source of some of the tracks."""
+    described = source.described.only(targets)
+    return Source(described, {name: source.laid[name] for name in described.biosamples})

@@ -1,0 +1,251 @@
+"""From reads, a store or shards to files of tracks: what `candi denoise` and `candi impute` have in common."""
+
+import shutil
+import tempfile
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from candi_cli import __version__
+from candi_cli.binning import Binning
+from candi_cli.binning.experiments import source as file_facts
+from candi_cli.commands import command_line
+from candi_cli.commands._console import console
+from candi_cli.commands._delivery import Made, deliver
+from candi_cli.commands._dry_run import tell
+from candi_cli.commands._experiments import Inputs, find_inputs, named_aliases, open_store
+from candi_cli.commands._latent import write_latent
+from candi_cli.commands._track_files import STDOUT, FilePlan, Target, check_files, plan_files
+from candi_cli.commands._track_options import TrackOptions
+from candi_cli.commands._tracks import (
+    LaneCovariates,
+    check_model,
+    default_model,
+    lane_covariates,
+    measured,
+    open_sequence,
+    prediction_dataset,
+)
+from candi_cli.commands._writing import track_files, write_files
+from candi_cli.errors import OutputError
+from candi_cli.export.files import NARROWPEAK
+from candi_cli.export.source import Source, joined
+from candi_cli.genome import Region, parse_regions
+from candi_cli.model import Loaded, ModelCard, load
+from candi_cli.model.device import choose, versions
+from candi_cli.model.parts import Computing, Part, compute_parts, parts_of, whole, windows_of
+from candi_cli.model.prediction import Windows
+from candi_cli.parts import PartsFolder
+from candi_cli.store import Store
+from candi_cli.store.predictions import Described, bytes_of, parameters_of
+
+Choose = Callable[[Loaded, Inputs], list[Target]]
+_BATCH_CPU, _BATCH_GPU = 32, 256
+
+
+def predict_tracks(options: TrackOptions, choose_targets: Choose) -> None:
+    """Predict tracks and write them.
+
+    Parameters
+    ----------
+    choose_targets : returns which tracks are wanted of what was given
+    """
+    loaded, device = load(options.model or default_model()), choose(options.device)
+    binning = Binning(options.reference, aliases=named_aliases(options.aliases))
+    layer = loaded.config.input
+    inputs = find_inputs(
+        options.reads, options.sheet, binning, rule=loaded.card.counting, genome=options.genome, layer=layer
+    )
+    targets = choose_targets(loaded, inputs)
+    kinds = options.kinds or _default_kinds(options, loaded.card, targets)
+    check_model(loaded, inputs, targets, kinds)
+    plan = plan_files(options, targets, kinds)
+    files = _files_of(inputs, layer)
+    if not options.dry_run:
+        read = (*files, options.sheet, options.model, options.genome, options.aliases, options.reference)
+        check_files(plan, (options.latent, options.provenance), inputs=read)
+    regions = parse_regions(options.regions, inputs.chromsizes, inputs.rule.resolution)
+    batch_size = options.batch_size or (_BATCH_CPU if device.type == "cpu" else _BATCH_GPU)
+    computing = Computing(device, batch_size, options.threads)
+    if options.dry_run:
+        tell(loaded, inputs, plan, regions, computing, targets, _parameters(loaded.card, plan))
+        return
+    run = _Run(options, loaded, plan, computing, targets, [file_facts(path) for path in files])
+    with open_store(inputs, binning, command=command_line(), threads=options.threads, layer=layer) as store:
+        run.write(store, regions)
+
+
+def _default_kinds(options: TrackOptions, card: ModelCard, targets: Sequence[Target]) -> tuple[str, ...]:
+    """Return the kinds of tracks where none was asked for: counts, or signal of a model that has no counts."""
+    learned = [set(card.assays[assay].outputs) for _, assay in targets if assay in card.assays]
+    common = [kind for kind in ("counts", "signal", "peaks") if all(kind in outputs for outputs in learned)]
+    if options.formats == (NARROWPEAK,):
+        return ("peaks",)
+    if options.formats == ("hdf5",) or (not options.formats and options.output.suffix in (".h5", ".hdf5")):
+        return tuple(common) or ("counts",)
+    return tuple(common[:1]) or ("counts",)
+
+
+def _parameters(card: ModelCard, plan: FilePlan) -> Callable[[str], list[str]]:
+    """Return a function from an assay to the parameters that are kept of it."""
+    calls_peaks = any(file.format == NARROWPEAK for file in plan.files)
+
+    def of(assay: str) -> list[str]:
+        more = {"peaks", *({"signal"} & set(card.assays[assay].outputs))} if calls_peaks else set()
+        return parameters_of([*plan.kinds, *more])
+
+    return of
+
+
+def _files_of(inputs: Inputs, layer: str) -> list[Path]:
+    """Return the files that are read."""
+    column = "file" if layer == "counts" else layer
+    files = [file for row in inputs.experiments if (file := getattr(row, column))]
+    return files + ([inputs.store] if inputs.store else [])
+
+
+class _Run:
+    """A prediction under way."""
+
+    def __init__(
+        self,
+        options: TrackOptions,
+        loaded: Loaded,
+        plan: FilePlan,
+        computing: Computing,
+        targets: Sequence[Target],
+        sources: Sequence[dict[str, Any]],
+    ) -> None:
+        self.options, self.loaded, self.plan, self.computing = options, loaded, plan, computing
+        self.targets, self.sources = list(targets), list(sources)
+        self.covariates: dict[str, LaneCovariates] = {}
+
+    def write(self, store: Store, regions: Sequence[Region]) -> None:
+        """Predict, write every file, and what goes with them."""
+        options, loaded = self.options, self.loaded
+        console.log(f"model {loaded.path.name}, on {self.computing.device}")
+        described, spans = self._described(store, regions)
+        with ExitStack() as stack:
+            chroms = sorted({region.chrom for found in spans.values() for region in found})
+            fasta = open_sequence(loaded, store, chroms, options.reference, stack)
+
+            def dataset_of(biosample: str) -> Windows:
+                return prediction_dataset(loaded, store, biosample, self.covariates[biosample], fasta)
+
+            folder = stack.enter_context(PartsFolder(self._place(stack)))
+            parts = parts_of(folder, described, spans, made_of=self._made_of())
+            self._sort_out(folder, parts)
+            self._check_room(folder, described, spans)
+            laid = {
+                name: [(r, part.path) for part in parts if part.biosample == name for r in part.regions]
+                for name in spans
+            }
+            source = Source(described, laid, abandoned=folder.folder / "abandoned")
+            try:
+                self._make(described, parts, folder, source, dataset_of)
+            except BaseException:
+                self._tell_kept(parts)
+                raise
+            finally:
+                (folder.folder / "abandoned").unlink(missing_ok=True)
+            if options.latent is not None:
+                write_latent(options.latent, loaded, described, spans, dataset_of, self.computing)
+            deliver(Made(self.plan, source, self.sources, loaded.path.name), options, store=store)
+
+    def _described(self, store: Store, regions: Sequence[Region]) -> tuple[Described, dict[str, list[Region]]]:
+        """Return what will be predicted, and where."""
+        options, card, layer = self.options, self.loaded.card, self.loaded.config.input
+        parameters = _parameters(card, self.plan)
+        biosamples = sorted({biosample for biosample, _ in self.targets})
+        tracks, wanted = {}, {}
+        for biosample in biosamples:
+            shown = [assay for name, assay in self.targets if name == biosample]
+            found = lane_covariates(self.loaded, store, biosample, options.asked, shown=shown)
+            self.covariates[biosample] = found
+            for assay in shown:
+                lane = self.loaded.config.assays.index(assay)
+                own = found.own[lane]
+                tracks[biosample, assay] = {
+                    "observed": own is not None and layer in store.experiment(biosample, assay).layers,
+                    "covariates": asdict(own) if own else None,
+                    "asked": asdict(found.requested[lane]),
+                    "parameters": parameters(assay),
+                }
+            wanted[biosample] = joined(measured(store, biosample, layer))
+        model = {"family": card.family, "sha256": card.weights_sha256}
+        described = Described(store.rule.resolution, store.chromsizes, model, tracks, wanted)
+        return described, {name: list(regions) or wanted[name] for name in biosamples}
+
+    def _made_of(self) -> list[Any]:
+        """Return what else the predicted values depend on."""
+        reference = self.options.reference
+        return [
+            self.sources,
+            file_facts(reference) if reference else None,
+            self.computing.device.type,
+            versions(__version__),
+        ]
+
+    def _place(self, stack: ExitStack) -> Path:
+        """Return what the parts are kept beside."""
+        if self.plan.place != STDOUT:
+            return self.plan.place.resolve()
+        if self.options.resume:
+            raise OutputError("--resume: what goes to stdout leaves nothing to go on from; give a file with -o")
+        return Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="candi-"))) / "stdout"
+
+    def _sort_out(self, folder: PartsFolder, parts: Sequence[Part]) -> None:
+        """Keep what an interrupted run has finished, when that was asked for."""
+        usable = {part.path for part in parts if self.options.resume and part.path.exists() and whole(part.path)}
+        others = [path for path in folder.own() if path not in usable]
+        for path in others:
+            path.unlink()
+        if self.options.resume:
+            console.log(f"{len(usable)} of {len(parts)} parts are there from a run that was interrupted")
+        elif others:
+            console.log(
+                f"{len(others)} parts of a run that was interrupted were removed; --resume would go on from them"
+            )
+
+    def _check_room(self, folder: PartsFolder, described: Described, spans: dict[str, list[Region]]) -> None:
+        """Raise OutputError unless the disk has room for the predictions and the tracks."""
+        n_bins = {
+            name: sum(-(-(r.end - r.start) // described.resolution) for r in found) for name, found in spans.items()
+        }
+        tracks = sum(4 * n_bins[file.target[0]] for file in self.plan.files if file.target is not None)
+        needed, free = bytes_of(described, spans) + tracks, shutil.disk_usage(folder.folder).free
+        if free < needed:
+            raise OutputError(
+                f"{self.plan.place}: about {needed / 1e9:,.1f} GB are needed on that disk, "
+                f"{free / 1e9:,.1f} GB are free; make room, ask for fewer tracks, or give another -o"
+            )
+
+    def _make(
+        self,
+        described: Described,
+        parts: Sequence[Part],
+        folder: PartsFolder,
+        source: Source,
+        dataset_of: Callable[[str], Windows],
+    ) -> None:
+        """Compute the parts and write the files; on a GPU, files are written meanwhile."""
+        options, on_gpu = self.options, self.computing.device.type != "cpu"
+        n_windows = sum(1 for part in parts for _ in windows_of(self.loaded, described, part.regions))
+
+        def compute() -> None:
+            with console.progress(" ".join(self.plan.kinds), n_windows, "windows") as advance:
+                compute_parts(self.loaded, described, parts, folder, dataset_of, self.computing, advance=advance)
+
+        with ExitStack() as stack:
+            files = track_files(self.plan, options, stack)
+            write_files(files, source, compute, threads=options.threads, meanwhile=on_gpu)
+        for file in self.plan.files:
+            if file.path != STDOUT:
+                console.log(f"wrote {file.path}")
+
+    def _tell_kept(self, parts: Sequence[Part]) -> None:
+        n_kept = sum(part.path.exists() for part in parts)
+        if n_kept and self.plan.place != STDOUT:
+            console.warn(f"{n_kept} of {len(parts)} parts are kept; give --resume to go on from them")

@@ -1,0 +1,1 @@
+"""From predicted distributions to files: bigWig, bedGraph, narrowPeak, and one HDF5 file of several."""

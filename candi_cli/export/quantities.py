@@ -1,0 +1,98 @@
+"""What a track shows of a predicted distribution: its mean, a bound of an interval, a spread."""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import expit
+
+from candi_cli.evaluation.tracks import (
+    coefficient_of_variation,
+    negative_binomial_quantiles,
+    negative_binomial_sd,
+    signal_quantiles,
+    signal_sd,
+)
+from candi_cli.store.predictions import PARAMETERS
+
+Values = NDArray[np.float64]
+
+
+class Quantity(NamedTuple):
+    """One thing that a track shows.
+
+    kind : of the track, `counts`, `signal` or `peaks`
+    name : `mean`, `lower`, `upper`, `sd`, `cv`, or of counts `n` and `p`
+    level : of a bound, the probability that lies below it
+    """
+
+    kind: str
+    name: str = "mean"
+    level: float | None = None
+
+    @property
+    def parameters(self) -> tuple[str, ...]:
+        """What it is made from, in the order that `of` takes."""
+        return PARAMETERS[self.kind]
+
+    def of(self, parameters: NDArray[np.float32]) -> Values:
+        """Return its values, from the parameters (P, L).
+
+        Of counts, values are reads per bin at the covariates that were asked for. Of signal they are -log10 p, and the
+        mean is the median: the mean of its arcsinh taken back. Its cv is that of arcsinh(-log10 p), as in the paper.
+        Of peaks, they are the probability.
+        """
+        return _OF[self.kind, self.name](*(np.asarray(each, dtype=np.float64) for each in parameters), self.level)
+
+
+def quantities(
+    kinds: Sequence[str], *, interval: float | None, sd: bool = False, cv: bool = False, nb: bool = False
+) -> list[Quantity]:
+    """Return what is to be shown: of each kind the mean, and what else was asked for and it has.
+
+    Parameters
+    ----------
+    interval : the probability of a central interval, whose bounds are shown too
+    nb : show n and p of the negative binomial, in scipy's convention
+    """
+    found = []
+    for kind in kinds:
+        found.append(Quantity(kind))
+        if kind == "peaks":
+            continue
+        if interval is not None:
+            found += [Quantity(kind, "lower", (1 - interval) / 2), Quantity(kind, "upper", (1 + interval) / 2)]
+        found += [Quantity(kind, name) for name, asked in (("sd", sd), ("cv", cv)) if asked]
+        if kind == "counts" and nb:
+            found += [Quantity(kind, "n"), Quantity(kind, "p")]
+    return found
+
+
+def _quantile_of_counts(log_mean: Values, log_dispersion: Values, level: float | None) -> Values:
+    assert level is not None
+    return negative_binomial_quantiles([level], log_mean, log_dispersion)[0]
+
+
+def _quantile_of_signal(mean: Values, sd: Values, level: float | None) -> Values:
+    assert level is not None
+    return signal_quantiles([level], mean, sd)[0]
+
+
+_OF: dict[tuple[str, str], Callable[..., Values]] = {
+    ("counts", "mean"): lambda log_mean, _n, _level: np.exp(log_mean),
+    ("counts", "lower"): _quantile_of_counts,
+    ("counts", "upper"): _quantile_of_counts,
+    ("counts", "sd"): lambda log_mean, log_n, _level: negative_binomial_sd(log_mean, log_n),
+    ("counts", "cv"): lambda log_mean, log_n, _level: coefficient_of_variation(
+        np.exp(log_mean), negative_binomial_sd(log_mean, log_n)
+    ),
+    ("counts", "n"): lambda _mean, log_n, _level: np.exp(log_n),
+    ("counts", "p"): lambda log_mean, log_n, _level: expit(log_n - log_mean),
+    ("signal", "mean"): lambda mean, _sd, _level: np.maximum(np.sinh(mean), 0),
+    ("signal", "lower"): _quantile_of_signal,
+    ("signal", "upper"): _quantile_of_signal,
+    ("signal", "sd"): lambda mean, sd, _level: signal_sd(mean, sd),
+    ("signal", "cv"): lambda mean, sd, _level: coefficient_of_variation(mean, sd),
+    ("peaks", "mean"): lambda logit, _level: expit(logit),
+}

@@ -1,0 +1,202 @@
+"""Prediction of whole genomes in parts, a file for each biosample and chromosome: kept when the run is interrupted."""
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from candi_cli.genome import Region, Window, tile
+from candi_cli.model import FAMILIES, Loaded
+from candi_cli.model.device import Device
+from candi_cli.model.prediction import Select, Windows, predict
+from candi_cli.parts import PartsFolder
+from candi_cli.store.predictions import Described, Predictions, PredictionWriter
+
+Advance = Callable[[int, str], None]
+
+
+class Part(NamedTuple):
+    """What one file holds: regions of one chromosome, in order."""
+
+    biosample: str
+    regions: tuple[Region, ...]
+    path: Path
+
+
+@dataclass(frozen=True)
+class Computing:
+    """How predictions are computed; none of it changes them, but for the kind of device.
+
+    Attributes
+    ----------
+    batch_size : windows at a time
+    threads : of the CPU, in total
+    """
+
+    device: Device
+    batch_size: int
+    threads: int
+
+
+def parts_of(
+    folder: PartsFolder, described: Described, regions: Mapping[str, Sequence[Region]], *, made_of: Any
+) -> list[Part]:
+    """Return the parts of a prediction, in genome order.
+
+    Parameters
+    ----------
+    made_of : what else the values depend on, as plain JSON values: the files that are read, the kind of device
+    """
+    parts = []
+    for biosample, found in regions.items():
+        for chrom in dict.fromkeys(region.chrom for region in found):
+            here = tuple(region for region in found if region.chrom == chrom)
+            path = folder.path([described.to_json(), biosample, here, made_of])
+            parts.append(Part(biosample, here, path))
+    return parts
+
+
+def windows_of(model: Loaded, described: Described, regions: Sequence[Region]) -> Iterator[Window]:
+    """Yield the windows whose cores make up some regions."""
+    config, resolution = model.config, described.resolution
+    for chrom, start, end in regions:
+        yield from tile(
+            chrom, start // resolution, -(-end // resolution), n_bins=described.n_bins(chrom),
+            context=config.context_bins, flank=config.flank_bins, align=config.latent_bins,
+        )  # fmt: skip
+
+
+def compute_parts(
+    model: Loaded,
+    described: Described,
+    parts: Sequence[Part],
+    folder: PartsFolder,
+    dataset_of: Callable[[str], Windows],
+    computing: Computing,
+    *,
+    advance: Advance,
+) -> None:
+    """Predict the parts that are not there yet.
+
+    Parameters
+    ----------
+    dataset_of : returns the windows of a biosample
+    advance : is told how many windows are done
+
+    Raises
+    ------
+    OutputError
+        The disk is full; parts that are complete are kept.
+    """
+    datasets: dict[str, Windows] = {}
+    for biosample, regions, path in parts:
+        if path.exists():
+            advance(sum(1 for _ in windows_of(model, described, regions)), "kept from before")
+            continue
+        if biosample not in datasets:
+            datasets = {biosample: dataset_of(biosample)}
+        select = _select(model, described, biosample)
+        with (
+            folder.making(path) as temporary,
+            PredictionWriter(temporary, described, shown_as=folder.output) as writer,
+        ):
+            pieces = predict(
+                model.network, datasets[biosample], windows_of(model, described, regions), select,
+                chromsizes=described.chromsizes, resolution=described.resolution, device=computing.device,
+                batch_size=computing.batch_size, threads=computing.threads,
+            )  # fmt: skip
+            for region, values in pieces:
+                writer.add(biosample, region, values)
+                advance(1, "")
+
+
+def _select(model: Loaded, described: Described, biosample: str) -> Select:
+    """Return what takes a biosample's datasets, in their order, from the family's output."""
+    assays = list(model.config.assays)
+    columns = [(name, assays.index(assay)) for assay, name in described.parameters(biosample)]
+
+    def select(output: Any) -> torch.Tensor:
+        return torch.stack([getattr(output, name)[..., column] for name, column in columns], dim=-1)
+
+    return select
+
+
+def whole(path: Path) -> bool:
+    """Return whether a part is there and can be read."""
+    try:
+        with Predictions(path):
+            return True
+    except Exception:  # made anew
+        path.unlink(missing_ok=True)
+        return False
+
+
+class _Encoder(torch.nn.Module):
+    """The encoder alone."""
+
+    def __init__(self, network: torch.nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, batch: Any) -> torch.Tensor:
+        """Return Z of a batch: (N, L', D)."""
+        latent: torch.Tensor = self.network.encode(batch).latent  # type: ignore[operator]
+        return latent
+
+
+def latents(
+    model: Loaded, described: Described, regions: Sequence[Region], dataset: Windows, computing: Computing
+) -> Iterator[tuple[Region, Any]]:
+    """Yield the latent of each window's core, positions of `latent_bins` bins: values (positions, D).
+
+    Regions are widened to whole positions.
+    """
+    whole_positions = described.resolution * model.config.latent_bins
+    widened = [
+        Region(
+            chrom, start // whole_positions * whole_positions, min(-(-end // whole_positions) * whole_positions, length)
+        )
+        for chrom, start, end in regions
+        for length in [described.chromsizes[chrom]]
+    ]
+    yield from predict(
+        _Encoder(model.network), dataset, windows_of(model, described, widened), lambda latent: latent,
+        chromsizes=described.chromsizes, resolution=described.resolution, device=computing.device,
+        batch_size=computing.batch_size, threads=computing.threads, position_bins=model.config.latent_bins,
+    )  # fmt: skip
+
+
+class _Empty:
+    """Windows of which nothing is known, to measure the device with."""
+
+    def __init__(self, model: Loaded) -> None:
+        self._model = model
+
+    def batch(self, windows: Sequence[Window]) -> Any:
+        return FAMILIES[self._model.card.family].empty_batch(self._model.config, len(windows))
+
+    def signature(self, window: Window) -> object | None:
+        return None
+
+
+def seconds_a_window(model: Loaded, computing: Computing) -> float:
+    """Return how long a window takes on the device, measured on empty ones."""
+    config = model.config
+    n = min(computing.batch_size, 2 * computing.threads) if computing.device.type == "cpu" else computing.batch_size
+    described = Described(config.resolution, {"one": n * config.core_bins * config.resolution}, {}, {})
+    windows = list(windows_of(model, described, [Region("one", 0, described.chromsizes["one"])]))
+
+    def seconds() -> float:
+        start = time.perf_counter()
+        for _ in predict(
+            model.network, _Empty(model), windows, lambda output: output.peak_logit, chromsizes=described.chromsizes,
+            resolution=config.resolution, device=computing.device, batch_size=n, threads=computing.threads,
+        ):  # fmt: skip
+            pass
+        return time.perf_counter() - start
+
+    seconds()  # the first takes longer
+    return seconds() / len(windows)

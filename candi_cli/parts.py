@@ -1,0 +1,89 @@
+"""A folder of finished parts beside an output that is being made, so that an interrupted run can go on."""
+
+import contextlib
+import hashlib
+import json
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Any, BinaryIO, Self
+
+from candi_cli.errors import OutputError
+from candi_cli.processes import locked
+
+_PART = re.compile(r"^[0-9a-f]{32}\.h5$")
+
+
+class PartsFolder:
+    """The folder `.OUTPUT.parts`; use it as a context manager, which also locks the output.
+
+    Parts are kept when the run is interrupted, and go when it is complete.
+
+    Parameters
+    ----------
+    output : what the parts are for
+
+    Raises
+    ------
+    OutputError
+        Another process is making the same output, or the folder cannot be made.
+    """
+
+    def __init__(self, output: Path) -> None:
+        self.output = output
+        self.folder = output.with_name(f".{output.name}.parts")
+        self._lock: BinaryIO | None = None
+
+    def __enter__(self) -> Self:
+        try:
+            self.folder.mkdir(exist_ok=True)
+            self._lock = locked(self.folder / "lock")
+        except OSError as error:
+            raise OutputError(f"{self.output}: cannot be written ({error.strerror}); choose another -o") from error
+        if self._lock is None:
+            raise OutputError(f"{self.output}: another candi is writing it; wait for that, or choose another -o")
+        self._sweep()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._sweep()
+        if kind is None or not self.own():
+            for path in (*self.own(), self.folder / "lock"):
+                path.unlink()
+            with contextlib.suppress(OSError):  # something is in it that is not ours
+                self.folder.rmdir()
+        if self._lock is not None:
+            self._lock.close()
+
+    def _sweep(self) -> None:
+        for path in self.folder.glob("*.tmp"):
+            path.unlink(missing_ok=True)
+
+    def own(self) -> list[Path]:
+        """Return the parts that are there."""
+        return [path for path in self.folder.glob("*.h5") if _PART.match(path.name)]
+
+    def path(self, made_of: Any) -> Path:
+        """Return where a part is: a name that changes with anything that the part depends on."""
+        text = json.dumps(made_of, sort_keys=True, default=str)
+        return self.folder / f"{hashlib.sha256(text.encode()).hexdigest()[:32]}.h5"
+
+    @contextmanager
+    def making(self, path: Path) -> Iterator[Path]:
+        """Yield a temporary name that becomes a part when the block succeeds, and vanishes when it does not."""
+        temporary = temporary_of(path)
+        try:
+            yield temporary
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+def temporary_of(part: Path) -> Path:
+    """Return a name for a part that is not complete; what is left of it is swept away by the next run."""
+    return part.with_name(f"{part.stem}.{os.getpid()}.tmp")

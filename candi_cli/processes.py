@@ -1,0 +1,68 @@
+"""Processes that work for this one, and end with it; files that one process alone may hold."""
+
+import contextlib
+import errno
+import fcntl
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from multiprocessing import parent_process, resource_tracker
+from multiprocessing.connection import wait
+from pathlib import Path
+from types import FrameType
+from typing import BinaryIO
+
+
+@contextlib.contextmanager
+def interrupts_held() -> Iterator[None]:
+    """Start processes that heed no interrupt from their first moment; one that comes meanwhile is raised afterwards."""
+    resource_tracker.ensure_running()  # which would let interrupts through again when it starts
+    held: list[int] = []
+    handler = signal.signal(signal.SIGINT, lambda number, _frame: held.append(number))  # other threads may get it
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # the processes inherit this
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        signal.signal(signal.SIGINT, handler)
+    if held:
+        raise KeyboardInterrupt
+
+
+def serve() -> None:
+    """Make this process one that works for its parent: deaf to interrupts, and ended with the parent."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent hears it too and ends this process
+    signal.signal(signal.SIGTERM, _leave)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = parent_process()
+    if parent is not None:
+        wait([parent.sentinel])
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _leave(_signal: int, _frame: FrameType | None) -> None:
+    raise SystemExit(1)  # so that temporary files go
+
+
+def locked(path: Path) -> BinaryIO | None:
+    """Return an open file that this process alone has locked, None when another has."""
+    while True:
+        handle = path.open("ab")
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            handle.close()
+            return None
+        except OSError as error:
+            if error.errno not in (errno.ENOLCK, errno.EOPNOTSUPP):  # a file system without locks
+                handle.close()
+                raise
+        with contextlib.suppress(FileNotFoundError):
+            if os.fstat(handle.fileno()).st_ino == path.stat().st_ino:
+                return handle
+        handle.close()  # the one who held it has removed it: lock the new one
+        path.parent.mkdir(exist_ok=True)

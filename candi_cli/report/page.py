@@ -1,0 +1,102 @@
+"""`index.html`: one page that says what a folder holds, how it was made and how to look at it."""
+
+from base64 import b64encode
+from collections.abc import Mapping, Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+from candi_cli.report.appearance import KINDS, QUANTITIES, is_narrow_peak, made_by, one_line
+from candi_cli.report.delivery import Delivery
+from candi_cli.report.files import DeliveredFile, delivered_files
+
+if TYPE_CHECKING:
+    from jinja2 import Template
+
+_NOT_KNOWN = "not known"
+_LONGEST_HEADING = 120
+
+
+def write_page(
+    delivery: Delivery, figure: bytes | None, figure_caption: str, summary: Sequence[Mapping[str, Any]]
+) -> Path:
+    """Write `index.html` and return its path.
+
+    It links to the manifest, the hub and the IGV session where they exist, so write them first.
+
+    Parameters
+    ----------
+    figure : PNG, embedded in the page
+    summary : rows of a table, from column to value; columns are in the order in which they first appear
+    """
+    folder = delivery.folder
+    text = _template().render(
+        vars(delivery),
+        heading=_heading(delivery),
+        files=delivered_files(delivery),
+        figure=b64encode(figure).decode() if figure else None,
+        figure_caption=figure_caption,
+        summary=summary,
+        columns=list(dict.fromkeys(column for row in summary for column in row)),
+        has_manifest=(folder / "manifest.json").exists(),
+        has_hub=(folder / "hub" / "hub.txt").exists(),
+        has_session=(folder / "igv_session.xml").exists(),
+    )
+    path = folder / "index.html"
+    path.write_text(text, encoding="utf-8", newline="\n")
+    return path
+
+
+def _template() -> "Template":
+    from jinja2 import Environment, StrictUndefined
+
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters |= {
+        "described": _described,
+        "in_words": _in_words,
+        "link": lambda path: quote(path.as_posix()),
+        "made_by": made_by,
+        "readable": _readable,
+        "size": _size,
+    }
+    environment.globals["percent"] = lambda level: f"{100 * level:.4g}"
+    return environment.from_string(files("candi_cli.report").joinpath("page.html").read_text(encoding="utf-8"))
+
+
+def _heading(delivery: Delivery) -> str:
+    biosamples = dict.fromkeys(track.biosample for track in delivery.tracks)
+    ways = [made_by(way) for way in (True, False) if any(track.observed is way for track in delivery.tracks)]
+    return one_line(f"{' and '.join(ways).capitalize()} tracks of {', '.join(biosamples)}", _LONGEST_HEADING)
+
+
+def _described(file: DeliveredFile) -> str:
+    track = file.track
+    if track is None:
+        return "called peaks" if is_narrow_peak(file.path) else ""
+    kind, quantity = KINDS.get(track.kind, track.kind), QUANTITIES.get(track.quantity, track.quantity)
+    return f"{track.biosample}, {track.assay}, {made_by(track.observed)}: {kind}, {quantity}"
+
+
+def _in_words(covariates: Mapping[str, Any]) -> str:
+    """Return what was asked for in a few words; what is not known goes without saying."""
+    units = {"depth": " reads", "read_length": " bp", "run_type": "", "platform": ""}
+    known = [f"{_readable(covariates[name])}{unit}" for name, unit in units.items() if covariates.get(name) is not None]
+    return ", ".join(known) or _NOT_KNOWN
+
+
+def _readable(value: Any) -> str:
+    if value is None:
+        return _NOT_KNOWN
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return str(value)
+    return f"{value:,.0f}" if float(value).is_integer() else f"{value:,.4g}"
+
+
+def _size(n_bytes: int) -> str:
+    if n_bytes < 1000:
+        return f"{n_bytes} bytes"
+    size, units = n_bytes / 1000, ["kB", "MB", "GB", "TB"]
+    while size >= 999.5 and len(units) > 1:
+        size, units = size / 1000, units[1:]
+    return f"{size:.3g} {units[0]}"
