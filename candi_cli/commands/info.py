@@ -1,4 +1,4 @@
-"""`candi info`: what a store or a model holds, and whether it is whole."""
+"""`candi info`: what a store, a model or predictions hold, and whether a store is whole."""
 
 import json
 from pathlib import Path
@@ -14,6 +14,7 @@ from candi_cli.errors import StoreError
 
 if TYPE_CHECKING:
     from candi_cli.model import ModelCard
+    from candi_cli.store.predictions import Predictions
 
 
 _COLUMNS = (
@@ -22,17 +23,18 @@ _COLUMNS = (
 
 
 @click.command("info")
-@click.argument("path", type=options.PATH, metavar="STORE|MODEL")
+@click.argument("path", type=options.PATH, metavar="STORE|MODEL|PREDICTIONS")
 @click.option("--json", "as_json", is_flag=True, help="Write JSON instead of a table.")
 @click.option("--quick", is_flag=True, help="Of a store, read the header only: verify nothing.")
 @options.verbosity
 def command(path: Path, as_json: bool, quick: bool) -> None:
-    """Show what STORE or MODEL holds, and verify a store.
+    """Show what STORE, MODEL or PREDICTIONS hold, and verify a store.
 
     Every dataset of a store is read and compared with its checksum, and its length with the genome's bins. The exit
     code is 1 when anything is wrong.
     """
     from candi_cli.store import Store, is_hdf5, verify
+    from candi_cli.store.predictions import Predictions, is_predictions
 
     if not path.exists():
         raise StoreError(f"{path}: no such file; give a store or a model")
@@ -41,6 +43,10 @@ def command(path: Path, as_json: bool, quick: bool) -> None:
 
         card = load(path).card
         click.echo(card.to_json() if as_json else _model_text(path, card))
+        return
+    if is_predictions(path):
+        with Predictions(path) as predictions:
+            click.echo(predictions.described.to_json() if as_json else _predictions_text(predictions))
         return
     with Store.open(path) as store:
         facts = store.facts()
@@ -90,6 +96,28 @@ def _model_text(path: Path, card: "ModelCard") -> str:
         lengths = "-".join(f"{value:.0f}" for value in item.read_length_range) if item.read_length_range else "NA"
         choices = [",".join(names) or "NA" for names in (item.outputs, item.run_types, item.platforms)]
         lines.append("\t".join([assay, choices[0], depths, lengths, *choices[1:]]))
+    return "\n".join(lines)
+
+
+def _predictions_text(predictions: "Predictions") -> str:
+    described = predictions.described
+    sizes = described.chromsizes
+    lines = [
+        f"predictions\t{predictions.path}",
+        f"command\t{predictions.command}",
+        f"model\t{described.model['family']}, sha256 {described.model['sha256']}",
+        f"genome\t{len(sizes)} chromosomes, {sum(sizes.values()):,} bp ({shorten(sizes)})",
+        f"resolution\t{described.resolution} bp",
+    ]
+    for biosample in described.biosamples:
+        regions = predictions.regions(biosample)
+        bases = sum(region.end - region.start for region in regions)
+        chroms = list(dict.fromkeys(region.chrom for region in regions))
+        lines.append(f"predicted of {biosample}\t{bases:,} bp on {shorten(chroms)}")
+    lines += ["", "biosample\tassay\tmade\tparameters"]
+    for (biosample, assay), track in described.tracks.items():
+        made = "denoised" if track["observed"] else "imputed"
+        lines.append(f"{biosample}\t{assay}\t{made}\t{','.join(track['parameters'])}")
     return "\n".join(lines)
 
 

@@ -80,7 +80,7 @@ class AssayCard:
 class ModelCard:
     """What travels with the weights: how to rebuild the network, and what it may be used for.
 
-    `weights_sha256` names the weights, by `weights_sha256`; it is filled in when the file is written.
+    `weights_sha256` is the name of the weights, as the function below makes it; it is filled in when a file is written.
     """
 
     family: str

@@ -6,6 +6,7 @@ What is written is what HDF5's filters shuffle and gzip would write, so that any
 import math
 import os
 import re
+import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +21,7 @@ from candi_cli.errors import OutputError
 
 CHUNK_BINS = 2048
 LEVEL = 1  # of igzip: near zlib's level 4 in size, five times as fast
+_ROOM_BYTES = 64 << 20  # for what HDF5 has not written yet
 
 
 def write_chunks(group: h5py.Group, name: str, stored: NDArray[Any]) -> None:
@@ -67,6 +69,12 @@ class ChunkedDataset:
             return np.frombuffer(planes, self._dtype).reshape(self._shape)
         rows = np.frombuffer(planes, np.uint8).reshape(self._dtype.itemsize, self._n_values).T
         return np.ascontiguousarray(rows).view(self._dtype).reshape(self._shape)
+
+
+def ensure_room(folder: Path, n_bytes: int, shown_as: Path) -> None:
+    """Raise OutputError unless the disk of a folder has room: HDF5 does not survive one that fills up."""
+    if shutil.disk_usage(folder).free < n_bytes + _ROOM_BYTES:
+        raise OutputError(f"{shown_as}: the disk is full; make room, and run the command again with --resume")
 
 
 @contextmanager

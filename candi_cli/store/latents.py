@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from candi_cli import __version__
 from candi_cli.genome import Region
-from candi_cli.store.chunks import naming_failure
+from candi_cli.store.chunks import ensure_room, naming_failure
 from candi_cli.store.predictions import Described, rounded
 
 FORMAT, FORMAT_VERSION = "candi-latents", 1
@@ -33,13 +33,14 @@ class LatentWriter:
     Raises
     ------
     OutputError
-        It cannot be written.
+        It cannot be written, or the disk is full.
     """
 
     def __init__(
         self, path: Path, described: Described, *, position_bins: int, width: int, command: str, shown_as: Path
     ) -> None:
         self.position_bp, self.width, self._shown_as = position_bins * described.resolution, width, shown_as
+        self._folder = path.resolve().parent
         with naming_failure(shown_as):
             self._file = h5py.File(path, "w")
             self._file.attrs.update(
@@ -64,6 +65,7 @@ class LatentWriter:
         """Append the positions of a region: values (positions, width); the last one may end with the region."""
         start = region.start + self.position_bp * np.arange(len(values), dtype=np.int64)
         end = np.minimum(start + self.position_bp, region.end)
+        ensure_room(self._folder, values.nbytes, self._shown_as)
         with naming_failure(self._shown_as):
             group = self._file.require_group(f"biosamples/{biosample}/{region.chrom}")
             for name, rows in (("latent", rounded(values)), ("start", start), ("end", end)):

@@ -5,7 +5,6 @@ bounded by one chunk of each dataset. Bins that were not predicted are NaN.
 """
 
 import json
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
@@ -18,9 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from candi_cli import __version__
-from candi_cli.errors import OutputError, StoreError
+from candi_cli.errors import StoreError
 from candi_cli.genome import Chromsizes, Region, bin_count
-from candi_cli.store.chunks import compressed, naming_failure
+from candi_cli.store.chunks import compressed, ensure_room, naming_failure
 
 FORMAT = "candi-predictions"
 FORMAT_VERSION = 1
@@ -31,7 +30,6 @@ PARAMETERS = {  # of the predicted distribution of each kind of track
 }
 CHUNK_BINS = 1 << 14
 _DROPPED_BITS = 7  # of a float32's 23: what is kept is exact to 8e-6 of a value
-_ROOM_BYTES = 64 << 20
 Float = NDArray[np.float32]
 
 
@@ -136,15 +134,16 @@ class PredictionWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if kind is not None:
+        try:
+            if kind is None:
+                with naming_failure(self._shown_as):
+                    self._flush()
+                    for (biosample, chrom), spans in self._regions.items():
+                        self._file.create_dataset(f"regions/{biosample}/{chrom}", data=np.array(spans, dtype=np.int64))
+                    self._file.close()
+        finally:
             with suppress(OSError, RuntimeError):  # closing fails once more when the disk is full
                 self._file.close()
-            return
-        with naming_failure(self._shown_as):
-            self._flush()
-            for (biosample, chrom), spans in self._regions.items():
-                self._file.create_dataset(f"regions/{biosample}/{chrom}", data=np.array(spans, dtype=np.int64))
-            self._file.close()
 
     def add(self, biosample: str, region: Region, values: Float) -> None:
         """Append bins of a region that starts on a bin: values of shape (n_bins, datasets of the biosample).
@@ -190,8 +189,7 @@ class PredictionWriter:
     def _flush(self) -> None:
         if self._open is None:
             return
-        if shutil.disk_usage(self._folder).free < self._buffer.nbytes + _ROOM_BYTES:  # HDF5 does not survive a full one
-            raise OutputError(f"{self._shown_as}: the disk is full; make room, and run the command again with --resume")
+        ensure_room(self._folder, self._buffer.nbytes, self._shown_as)
         with naming_failure(self._shown_as):
             for dataset, row in zip(self._datasets[self._open], self._buffer, strict=True):
                 dataset.id.write_direct_chunk((self._chunk_start,), compressed(row, (CHUNK_BINS,)))
@@ -247,7 +245,7 @@ class Predictions:
     def _naming_damage(self, what: str) -> Iterator[None]:
         try:
             yield
-        except (OSError, RuntimeError, KeyError, ValueError, TypeError) as error:
+        except (OSError, RuntimeError, KeyError, ValueError, TypeError, AttributeError) as error:
             raise StoreError(f"{self.path}: {what} cannot be read; it is damaged, make it again") from error
 
     def __enter__(self) -> "Predictions":

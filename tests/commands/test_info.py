@@ -303,3 +303,17 @@ def test_a_store_is_told_without_torch(store_path):
     told = subprocess.run(command, capture_output=True, text=True, check=True).stderr
     imported = {line.split("|")[-1].strip().split(".")[0] for line in told.splitlines() if "|" in line}
     assert not imported & {"torch", "numba", "scipy", "rich"}
+
+
+def test_predictions_are_described(candi, model_path, tmp_path):
+    output = tmp_path / "part.h5"
+    bam, sheet = TEST_DATA / "sim1.H3K4me3.bam", TEST_DATA / "meta.tsv"
+    made = candi("impute", bam, "--covariates", sheet, "-m", model_path, "--assay", "all", "-r", "chr2", "-o", output)
+    assert made.code == 0, made.err
+    shown = candi("info", output)
+    assert shown.code == 0
+    assert "predicted of sim1\t120,000 bp on chr2" in shown.out
+    assert "sim1\tH3K4me3\tdenoised\tcount_log_mean,count_log_dispersion" in shown.out
+    described = json.loads(candi("info", output, "--json").out)
+    assert described["resolution"] == 25
+    assert {assay for _, assay, _ in described["tracks"]} >= {"H3K4me3", "H3K9me3"}
