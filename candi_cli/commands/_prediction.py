@@ -29,6 +29,7 @@ from candi_cli.commands._tracks import (
     prediction_dataset,
 )
 from candi_cli.commands._writing import track_files, write_files
+from candi_cli.covariates import CONTROL
 from candi_cli.errors import OutputError
 from candi_cli.export.files import NARROWPEAK
 from candi_cli.export.source import Source, joined
@@ -159,7 +160,9 @@ class _Run:
         options, card, layer = self.options, self.loaded.card, self.loaded.config.input
         parameters = _parameters(card, self.plan)
         biosamples = sorted({biosample for biosample, _ in self.targets})
-        tracks, wanted = {}, {}
+        tracks, wanted, read = {}, {}, {}
+        names = (*self.loaded.config.assays, CONTROL)
+        dna = options.reference.name if options.reference and self.loaded.config.reads_sequence else None
         for biosample in biosamples:
             shown = [assay for name, assay in self.targets if name == biosample]
             found = lane_covariates(self.loaded, store, biosample, options.asked, shown=shown)
@@ -174,8 +177,10 @@ class _Run:
                     "parameters": parameters(assay),
                 }
             wanted[biosample] = joined(measured(store, biosample, layer))
+            lanes = {name: asdict(own) for name, own in zip(names, found.own, strict=True) if own is not None}
+            read[biosample] = {"covariates": lanes, "sequence": dna}
         model = {"family": card.family, "sha256": card.weights_sha256}
-        described = Described(store.rule.resolution, store.chromsizes, model, tracks, wanted)
+        described = Described(store.rule.resolution, store.chromsizes, model, tracks, wanted, read)
         return described, {name: list(regions) or wanted[name] for name in biosamples}
 
     def _made_of(self) -> list[Any]:

@@ -44,6 +44,7 @@ class Described:
     tracks : for each (biosample, assay): whether it was observed, the covariates of its input (None where there is
         none) and those that were asked for, and the parameters that are kept
     wanted : for each biosample, where a run over everything predicts
+    inputs : for each biosample, the covariates of each assay that was read (the control is one), and the DNA's file
     """
 
     resolution: int
@@ -51,6 +52,7 @@ class Described:
     model: dict[str, Any]
     tracks: dict[tuple[str, str], dict[str, Any]]
     wanted: dict[str, list[Region]] = field(default_factory=dict)
+    inputs: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     @property
     def biosamples(self) -> list[str]:
@@ -75,7 +77,8 @@ class Described:
         """Return what is described of some tracks."""
         kept = {key: value for key, value in self.tracks.items() if key in tracks}
         names = {biosample for biosample, _ in kept}
-        return replace(self, tracks=kept, wanted={name: where for name, where in self.wanted.items() if name in names})
+        wanted = {name: where for name, where in self.wanted.items() if name in names}
+        return replace(self, tracks=kept, wanted=wanted)
 
     def to_json(self) -> str:
         """Return everything as JSON text; equal texts are equal descriptions."""
@@ -95,6 +98,7 @@ class Described:
             model=plain["model"],
             tracks={(biosample, assay): value for biosample, assay, value in plain["tracks"]},
             wanted={name: [Region(*each) for each in regions] for name, regions in plain["wanted"].items()},
+            inputs=plain["inputs"],
         )
 
 

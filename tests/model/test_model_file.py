@@ -293,22 +293,25 @@ ABSURD: dict[str, dict[str, Any]] = {
     },
 }  # fmt: skip
 MEASURE = """
-import json, resource, sys, time
+import json, re, resource, sys, time
 from pathlib import Path
 from candi_cli.errors import ModelError
 from candi_cli.model import load
+
+def kilobytes(name):
+    return int(re.search(name + r":\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1])
+
 load(Path(sys.argv[1]))
-size, limit = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize(), 300 * 2**20
-resource.setrlimit(resource.RLIMIT_AS, (size + limit, size + limit))
+limit = (kilobytes("VmSize") + 400 * 1024) * 1024  # what touches no memory is seen too
+resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
 for path in sys.argv[2:]:
-    before, start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.monotonic()
+    before, start = kilobytes("VmHWM"), time.monotonic()
     try:
         load(Path(path))
         line = "loaded"
     except ModelError as error:
         line = str(error)
-    more = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
-    print(json.dumps([line, more, time.monotonic() - start]))
+    print(json.dumps([line, (kilobytes("VmHWM") - before) / 1024, time.monotonic() - start]))
 """
 
 
