@@ -277,8 +277,10 @@ def _parse_row(cells: dict[str, str], folder: Path, where: str) -> tuple[list[Ex
     known = {name: cell for name, cell in cells.items() if cell not in _NOT_KNOWN}
     problems = [f"{where}: {name}: is empty; name the {name}" for name in ("biosample", "assay") if name not in known]
     for name in ("biosample", "assay"):
-        if "/" in known.get(name, "") or known.get(name, "").startswith("."):
-            problems.append(f"{where}: {name}: {known[name]!r} holds a slash or starts with a dot; choose another name")
+        given = known.get(name, "")
+        if given.startswith(".") or any(letter in "/\\" or not letter.isprintable() for letter in given):
+            fact = "holds a slash, a backslash or a control character, or starts with a dot"
+            problems.append(f"{where}: {name}: {given!r} {fact}; choose another name")
     values: dict[str, float | str | None] = {}
     for column, parse in _PARSERS.items():
         if column in known:

@@ -4,10 +4,20 @@ from dataclasses import replace
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from candi_cli.covariates import PLATFORMS, Covariates, encode
 from candi_cli.model.candi.config import Config, preset
-from candi_cli.model.candi.network import MASKED, MISSING, NO_SEQUENCE, OBSERVED, CandiBatch, Network
+from candi_cli.model.candi.network import (
+    _FACTOR_REACH,
+    MASKED,
+    MISSING,
+    NO_SEQUENCE,
+    OBSERVED,
+    CandiBatch,
+    Network,
+    _locally,
+)
 from candi_cli.model.candi.smoothing import LEVEL_SD, smooth
 from candi_cli.model.candi.starting import normalise_convolutions
 
@@ -317,3 +327,11 @@ def test_a_normalised_start_gives_each_channel_mean_0_and_variance_1_and_leaves_
     after = model.signal_tower[0].conv.weight
     assert torch.equal(after[:, 1], before[:, 1])
     assert not torch.equal(after[:, 0], before[:, 0])
+
+
+@pytest.mark.parametrize("length", [1200, 240, 100])
+def test_the_factor_of_an_assay_is_a_mean_over_the_bins_around(length):
+    values = torch.randn(2, 3, length, dtype=torch.float64)
+    reach = _FACTOR_REACH
+    expected = F.avg_pool1d(values, 2 * reach + 1, stride=1, padding=reach, count_include_pad=False)
+    torch.testing.assert_close(_locally(values), expected, rtol=0, atol=1e-12)

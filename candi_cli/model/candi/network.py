@@ -289,7 +289,11 @@ class Candidates(NamedTuple):
 
 def _locally(values: Tensor) -> Tensor:
     """Return the mean over the bins around each one, of those that are inside of the window: (N, A, L)."""
-    return F.avg_pool1d(values, 2 * _FACTOR_REACH + 1, stride=1, padding=_FACTOR_REACH, count_include_pad=False)
+    length = values.shape[-1]
+    sums = F.pad(values.cumsum(dim=-1), (1, 0))
+    bins = torch.arange(length, device=values.device)
+    first, after = (bins - _FACTOR_REACH).clamp(min=0), (bins + _FACTOR_REACH + 1).clamp(max=length)
+    return (sums[..., after] - sums[..., first]) / (after - first)
 
 
 def _reference(batch: CandiBatch) -> Tensor:
