@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from candi_cli.errors import GenomeError
 
+_NEARLY_ALL = 0.95
 Aliases = tuple[frozenset[str], ...]
 """The names of one contig in each set."""
 
@@ -222,10 +223,19 @@ def _no_match(
 
 
 def assembly_of(chromsizes: Mapping[str, int]) -> str | None:
-    """Return the assembly that all known contigs of a genome belong to, by UCSC's name; None when there is no one."""
-    found = [set(names) for chrom, length in chromsizes.items() if (names := _assemblies(chrom, length))]
-    common = set.intersection(*found) if found else set()
-    return common.pop() if len(common) == 1 else None
+    """Return the assembly of a genome, by UCSC's name: that of nearly all its known contigs, by their bases.
+
+    None when there is no one such: builds of hg19 differ in their mitochondrion, but not in what is known of them.
+    """
+    bases: dict[str, int] = {}
+    known = 0
+    for chrom, length in chromsizes.items():
+        found = set(_assemblies(chrom, length))
+        known += length if found else 0
+        for assembly in found:
+            bases[assembly] = bases.get(assembly, 0) + length
+    fitting = [assembly for assembly, sum_of in bases.items() if sum_of >= _NEARLY_ALL * known]
+    return fitting[0] if len(fitting) == 1 else None
 
 
 def _assemblies(chrom: str, length: int) -> list[str]:

@@ -88,3 +88,41 @@ def model_path(store_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
     fasta = str(TEST_DATA / "genome.fa.gz")
     assert main(["train", str(store_path), "-o", str(path), "-T", fasta, *options]) == 0
     return path
+
+
+@pytest.fixture(scope="session")
+def pair_store_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store of two marks and the control of one biosample; other marks of it are there to be imputed."""
+    path = tmp_path_factory.mktemp("pair") / "pair.h5"
+    reads = [str(TEST_DATA / f"sim1.{assay}.bam") for assay in ("H3K4me3", "H3K27me3")]
+    assert main(["bin", *reads, "--covariates", str(TEST_DATA / "meta.tsv"), "-o", str(path), "--quiet"]) == 0
+    return path
+
+
+@pytest.fixture(scope="session")
+def vivid_model_path(model_path: Path, pair_store_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny model with other biases: half of the bins are peaks, and -log10 p is around 2."""
+    import torch
+
+    from candi_cli.commands._tracks import lane_covariates, prediction_dataset
+    from candi_cli.genome import Window
+    from candi_cli.model import load, save
+    from candi_cli.store import Store
+
+    path = tmp_path_factory.mktemp("vivid") / "vivid.safetensors"
+    model = load(model_path)
+    length = model.config.context_bins
+    with Store.open(pair_store_path) as store, torch.inference_mode():
+        dataset = prediction_dataset(model, store, "sim1", lane_covariates(model, store, "sim1", []))
+        starts = range(0, 8 * length, length)
+        output = model.network(dataset.batch([Window("chr1", at, at + length, at, at + length) for at in starts]))
+    medians = {  # of each assay's logit, and of what softplus makes its signal of
+        name: values.flatten(0, 1).median(dim=0).values
+        for name, values in (("peaks", output.peak_logit), ("signal", output.signal_mean.expm1().log()))
+    }
+    with torch.no_grad():
+        biases = model.network.output_biases()
+        biases["peaks"][0] -= medians["peaks"]
+        biases["signal"][0] += 1 - medians["signal"]
+    save(path, model.network, model.card)
+    return path

@@ -3,11 +3,12 @@
 import re
 from pathlib import Path
 
+import pysam
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from candi_cli.contigs import ContigMatch, match_contigs, read_aliases, shorten
+from candi_cli.contigs import ContigMatch, assembly_of, match_contigs, read_aliases, shorten
 from candi_cli.errors import GenomeError
 
 ROOT = Path(__file__).parents[1]
@@ -252,3 +253,42 @@ def test_shortened_lists_name_or_count_every_entry(names, limit):
     shown = named.split(", ") if named else []
     assert shown == names[:limit]
     assert len(shown) + int(more.split()[0] if more else 0) == len(names)
+
+
+@pytest.mark.parametrize("build", BUILDS)
+@pytest.mark.parametrize("naming", ["ucsc", "ensembl", "refseq", "genbank"])
+def test_a_genome_is_known_by_the_lengths_of_its_contigs_whatever_they_are_called(build, naming):
+    genome = column(build, naming)
+    assert assembly_of(genome) == build
+    assert assembly_of({**genome, "chrUn_KI270302v1": 2_274, "chrEBV": 171_823}) == build
+    without = {chrom: length for chrom, length in genome.items() if length > 17_000}
+    for chrom, length in without.items():
+        assert assembly_of({chrom: length}) in (build, None)  # mm10 and mm39 share the length of none or few
+        assert assembly_of(without | {chrom: length + 1}) == build  # a contig of another length is not a known one
+
+
+def test_a_genome_that_is_none_of_those_known_or_several_at_once_has_no_name():
+    assert assembly_of({}) is None
+    assert assembly_of({"chr1": 300_010, "chr2": 120_000}) is None
+    assert assembly_of({"chrM": 16_299}) is None  # of two builds of the mouse
+    assert assembly_of({"chr1": 248_956_422, "chr2": 243_199_373}) is None  # of hg38 and of hg19
+    assert assembly_of({"chrM": 16_299, **column("mm39", "ucsc")}) == "mm39"
+
+
+@pytest.mark.real_data
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        ("HESC_HSMM_ChIP_hg19_chr19/HSMM_IN_R2.bam", "hg19"),
+        ("GM12878_CTCF_hg38_chr21/GM12878_hg38_CTCF_r1.chr21.bam", "hg38"),
+        ("fly_ChIP_dm6/ip_1.tiny.single.sorted.bam", None),
+    ],
+)
+def test_the_genome_of_real_files_is_known_by_their_header(path, expected):
+    with pysam.AlignmentFile(str(REAL_DATA / path)) as reads:
+        assert assembly_of(dict(zip(reads.references, reads.lengths, strict=True))) == expected
+
+
+def test_a_build_is_known_by_its_chromosomes_whatever_its_mitochondrion():
+    genome = column("hg19", "ucsc")
+    assert assembly_of({**genome, "chrM": 16_569}) == "hg19"  # that of GRCh37, under UCSC's name

@@ -199,6 +199,31 @@ def test_a_bin_has_the_same_context_in_a_region_as_in_the_whole_chromosome(start
     assert part == {b: whole[b] for b in range(start, start + length)}
 
 
+@given(
+    align=st.sampled_from([1, 2, 8]), core=st.integers(1, 12), flank=st.integers(0, 4), n_bins=st.integers(1, 400),
+    span=st.tuples(st.integers(0, 399), st.integers(1, 400)),
+)  # fmt: skip
+def test_aligned_contexts_start_on_whole_positions_and_leave_the_chromosome_by_less_than_one(
+    align, core, flank, n_bins, span
+):
+    core, flank = core * align, flank * align
+    context, start = core + 2 * flank, min(span[0], n_bins - 1)
+    end = min(start + span[1], n_bins)
+    windows = list(tile("chr1", start, end, n_bins=n_bins, context=context, flank=flank, align=align))
+    plain = list(tile("chr1", start, end, n_bins=n_bins, context=context, flank=flank))
+    assert [(w.core_start, w.core_end) for w in windows] == [(w.core_start, w.core_end) for w in plain]
+    for window, other in zip(windows, plain, strict=True):
+        assert window.context_start % align == 0
+        assert window.context_start >= 0
+        assert window.context_end - window.context_start == context
+        assert window.context_end - n_bins < align or window.context_start == 0
+        assert 0 <= window.context_start - other.context_start < align
+        assert window.context_start <= window.core_start
+        assert window.core_end <= window.context_end
+        assert window.context_start == 0 or window.core_start - window.context_start >= flank
+        assert window.context_end >= n_bins or window.context_end - window.core_end >= flank
+
+
 @pytest.mark.parametrize(("context", "flank"), [(8, 4), (8, 5), (0, 0)])
 def test_a_context_without_a_core_is_refused(context, flank):
     with pytest.raises(ValueError, match="leaves nothing"):

@@ -1,5 +1,6 @@
 """Files of latents: values as they were, rounded, and the stretch of the genome that each position stands for."""
 
+import gc
 import shutil
 from collections import namedtuple
 from pathlib import Path
@@ -79,6 +80,7 @@ def test_what_cannot_be_written_is_named_by_what_the_user_asked_for(tmp_path):
 
 
 def open_files() -> int:
+    gc.collect()  # what other tests have left
     return h5py.h5f.get_obj_count(h5py.h5f.OBJ_ALL, h5py.h5f.OBJ_FILE)
 
 

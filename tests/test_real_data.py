@@ -1,6 +1,7 @@
 """The default model on real reads: K562 (paired, no SEQ, all reads named "1") and IMR90 (single, no MAPQ)."""
 
 import importlib.util
+import time
 from pathlib import Path
 
 import numpy as np
@@ -36,7 +37,9 @@ def denoise(candi, tmp_path):
 @pytest.mark.parametrize("biosample", CASES)
 def test_a_whole_chromosome_is_finite_and_the_same_for_every_batch_size(denoise, biosample):
     _, _, chrom, length = CASES[biosample]
+    started = time.process_time()
     path = denoise(biosample, "--batch-size", 32)
+    assert time.process_time() - started < 60, "seconds, not minutes: windows without reads cost nothing"
     assert path.read_bytes() == denoise(biosample, "--batch-size", 1, "-@", 2).read_bytes()
     with pyBigWig.open(str(path)) as track:
         assert track.chroms() == {chrom: length}
@@ -45,6 +48,54 @@ def test_a_whole_chromosome_is_finite_and_the_same_for_every_batch_size(denoise,
             values = track.values(chrom, start, min(start + 25_000_000, length), numpy=True)
             assert np.isfinite(values).all()
             assert values.min() >= 0
+
+
+@pytest.mark.parametrize(
+    ("biosample", "region"), [("K562", "chr1:22,500,001-22,600,000"), ("IMR90", "chr21:48,030,001-48,129,895")]
+)
+def test_every_assay_that_the_model_knows_is_written_with_bounds_around_it(candi, tmp_path, biosample, region):
+    reads, control, chrom, _ = CASES[biosample]
+    sheet = tmp_path / "sheet.tsv"
+    sheet.write_text(f"biosample\tassay\tcontrol\n{biosample}\tH3K4me3\t{control}\n")
+    options = ("--assay", "all", "--interval", 0.9, "--sd", "-r", region, "-o", tmp_path / "tracks", "--quiet")
+    ran = candi("impute", reads, "--covariates", sheet, *options)
+    assert (ran.code, ran.err) == (0, "")
+    start, end = (int(number) for number in region.partition(":")[2].replace(",", "").split("-"))
+    for assay in load(default_model()).card.assays:
+        shown = {}
+        for name in ("", ".lower", ".upper", ".sd"):
+            with pyBigWig.open(str(tmp_path / "tracks" / f"{biosample}.{assay}{name}.bw")) as track:
+                intervals = track.intervals(chrom)
+                assert (intervals[0][0], intervals[-1][1]) == (start - 1, end)
+                shown[name] = track.values(chrom, start - 1, end, numpy=True)
+                assert np.isfinite(shown[name]).all()
+        assert (shown[".lower"] <= shown[""]).all()
+        assert (shown[".lower"] <= shown[".upper"]).all()
+        assert ((shown[""] <= shown[".upper"]) | (shown[".upper"] == 0)).mean() > 0.99
+        assert len(np.unique(shown[""])) > 100, assay
+        assert (shown[".sd"] ** 2 >= 0.99 * shown[""]).all(), "less than a Poisson distribution has"
+
+
+@pytest.mark.parametrize(
+    ("assay", "reads"),
+    [
+        ("CTCF", "GM12878_CTCF_hg38_chr21/GM12878_hg38_CTCF_r1.chr21.bam"),
+        ("CTCF", "GM12878_CTCF_hg19/CTCF_SE_ChIP_chr22.bam"),
+        ("ATAC-seq", "ATAC_hg19_chr1/GL1.bam"),
+    ],
+)
+@pytest.mark.parametrize("command", ["denoise", "impute"])
+def test_reads_of_an_assay_that_the_model_lacks_are_one_line_that_names_those_it_knows(
+    candi, tmp_path, command, assay, reads
+):
+    sheet = tmp_path / "sheet.tsv"
+    sheet.write_text(f"biosample\tassay\nGM12878\t{assay}\n")
+    options = ("--assay", "H3K4me3") if command == "impute" else ()
+    ran = candi(command, DATA / reads, "--covariates", sheet, "-o", tmp_path / "out.bw", *options)
+    assert ran.code == 1
+    (line,) = ran.errors
+    assert f"does not know {assay}, only H3K27me3, H3K36me3, H3K4me3, H3K9me3; " in line
+    assert list(tmp_path.iterdir()) == [sheet]
 
 
 def test_denoised_counts_predict_the_independent_half_better_than_the_raw_ones():

@@ -61,7 +61,8 @@ def deliver(made: Made, options: TrackOptions, *, store: Store | None) -> None:
     if plan.is_folder:
         delivery = _delivery(made, options, plan.place)
         write_manifest(delivery)
-        write_hub(delivery)
+        if delivery.tracks:  # a hub shows no other files
+            write_hub(delivery)
         write_igv_session(delivery)
         figure, caption, summary = _picture(made, options, store)
         write_page(delivery, figure, caption, summary)
@@ -103,11 +104,22 @@ def _relative(path: Path, folder: Path) -> Path:
 
 
 def experiments_of(source: Source) -> list[dict[str, Any]]:
-    """Return what predictions are of, one row for each track."""
-    return [
-        {"biosample": biosample, "assay": assay, **{key: value for key, value in track.items() if key != "parameters"}}
-        for (biosample, assay), track in source.described.tracks.items()
-    ]
+    """Return what predictions are of, one row for each track; depths that were asked for as of the input's span."""
+    described, rows = source.described, []
+    for (biosample, assay), track in described.tracks.items():
+        spans = [each["span_bp"] for each in described.inputs[biosample]["covariates"].values() if each["span_bp"]]
+        own = track["covariates"] or {}
+        asked = _as_over(own.get("span_bp") or max(spans, default=None), track["asked"])
+        row = {"biosample": biosample, "assay": assay, "observed": track["observed"]}
+        rows.append({**row, "covariates": track["covariates"], "asked": asked})
+    return rows
+
+
+def _as_over(span_bp: float | None, asked: dict[str, Any]) -> dict[str, Any]:
+    """Return covariates with the depth that they mean over another span."""
+    if not span_bp or not asked["depth"] or not asked["span_bp"]:
+        return asked
+    return {**asked, "depth": float(round(asked["depth"] * span_bp / asked["span_bp"])), "span_bp": span_bp}
 
 
 def _notes(made: Made, options: TrackOptions) -> list[str]:
@@ -183,6 +195,8 @@ def _chosen(source: Source, biosample: str, tracks: Sequence[NDArray[np.float64]
         bins += -(-(region.end - region.start) // resolution)
     if not tracks or not len(tracks[0]):
         return None
+    if len(tracks[0]) == 1:
+        return regions[0][1]
     changes = np.zeros(len(tracks[0]) - 1)
     for values in tracks:
         step = np.abs(np.diff(np.log1p(values)))

@@ -1,21 +1,27 @@
 """`candi impute --merge`: predictions of parts of the genome into what one run would have written."""
 
+import os
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
+import click
+
 from candi_cli.commands._console import console
 from candi_cli.commands._delivery import Made, deliver
-from candi_cli.commands._track_files import STDOUT, Target, check_files, plan_files
+from candi_cli.commands._track_files import STDOUT, Target, check_files, formats_of, plan_files
 from candi_cli.commands._track_options import TrackOptions
 from candi_cli.commands._writing import track_files, write_files
 from candi_cli.errors import RequestError
-from candi_cli.export.files import HDF5, NARROWPEAK, format_of
+from candi_cli.export.files import HDF5, NARROWPEAK
 from candi_cli.export.source import Source, merged
 from candi_cli.genome import parse_regions
 from candi_cli.store.predictions import PARAMETERS, Described, Predictions, parameters_of
 
-_OF_PREDICTION = ("sheet", "model", "latent", "asked", "genome", "aliases", "reference", "resume", "batch_size")
+_OF_PREDICTION = {
+    "sheet": "--covariates", "model": "-m", "latent": "--latent", "asked": "--as", "genome": "-g",
+    "aliases": "--aliases", "reference": "-T", "resume": "--resume", "batch_size": "--batch-size",
+}  # fmt: skip
 
 
 def merge_shards(options: TrackOptions, shards: Sequence[Path], names: Sequence[str]) -> None:
@@ -25,9 +31,10 @@ def merge_shards(options: TrackOptions, shards: Sequence[Path], names: Sequence[
     ----------
     names : assays to write; all that the shards hold without any, or with `all`
     """
-    for name in _OF_PREDICTION:
-        if getattr(options, name):
-            raise RequestError(f"--merge: joins what was predicted; --{name.replace('_', '-')} has no meaning with it")
+    for name, option in _OF_PREDICTION.items():
+        by_environment = name == "model" and os.environ.get("CANDI_MODEL") == str(options.model)
+        if getattr(options, name) and not by_environment:
+            raise RequestError(f"--merge: joins what was predicted; {option} has no meaning with it, leave it out")
     with Predictions(shards[0]) as first:
         described = first.described
     regions = parse_regions(options.regions, described.chromsizes, described.resolution)
@@ -44,7 +51,9 @@ def merge_shards(options: TrackOptions, shards: Sequence[Path], names: Sequence[
                     f"{shards[0]}: holds no {min(lacking)} of {target[1]}; predict with the --track that is wanted"
                 )
     if options.dry_run:
-        console.log(f"{len(shards)} shards fit together; {len(plan.files)} files would be written")
+        console.log(f"{len(shards)} shards fit together")
+        for file in plan.files:
+            click.echo(f"output\t{file.path}")
         return
     check_files(plan, (options.provenance,), inputs=shards)
     with ExitStack() as stack:
@@ -63,7 +72,7 @@ def _targets(described: Described, names: Sequence[str]) -> list[Target]:
     held = {assay for _, assay in described.tracks}
     unknown = [name for name in names if name not in held]
     if unknown:
-        raise RequestError(f"--assay {unknown[0]}: not in the shards, which hold {', '.join(sorted(held))}")
+        raise RequestError(f"--assay {unknown[0]}: not in the shards; give some of {', '.join(sorted(held))}")
     return [target for target in described.tracks if target[1] in names]
 
 
@@ -73,10 +82,9 @@ def _kinds(options: TrackOptions, described: Described, targets: Sequence[Target
         kind for kind, names in PARAMETERS.items()
         if all(set(names) <= set(described.tracks[target]["parameters"]) for target in targets)
     ]  # fmt: skip
-    if options.formats == (NARROWPEAK,):
+    if formats_of(options) == (NARROWPEAK,):
         return ("peaks",)
-    everything = options.formats == (HDF5,) or (not options.formats and format_of(options.output) == HDF5)
-    return tuple(held) if everything else tuple(held[:1])
+    return tuple(held) if formats_of(options) == (HDF5,) else tuple(held[:1])
 
 
 def _only(source: Source, targets: Sequence[Target]) -> Source:

@@ -1,6 +1,8 @@
 """Outputs that are complete or absent: written beside their final name and renamed at the end."""
 
+import glob
 import os
+import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -51,6 +53,26 @@ def replacing(path: Path) -> Iterator[Path]:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def sweep(paths: Iterable[Path]) -> None:
+    """Remove what processes that were killed have left of outputs; one that still runs keeps its own."""
+    for path in map(Path.resolve, paths):
+        name = re.compile(rf"\.{re.escape(path.name)}\.(\d+)\.tmp")
+        for left in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
+            match = name.fullmatch(left.name)
+            if match and not _runs(int(match[1])):
+                left.unlink(missing_ok=True)
+
+
+def _runs(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # it is another user's
+        return True
+    return True
 
 
 def _temporary(path: Path) -> Path:

@@ -17,10 +17,20 @@ from candi_cli.commands._delivery import Made, deliver
 from candi_cli.commands._dry_run import tell
 from candi_cli.commands._experiments import Inputs, find_inputs, named_aliases, open_store
 from candi_cli.commands._latent import write_latent
-from candi_cli.commands._track_files import STDOUT, FilePlan, Target, check_files, plan_files
+from candi_cli.commands._output import sweep
+from candi_cli.commands._track_files import (
+    STDOUT,
+    FilePlan,
+    Target,
+    check_files,
+    formats_of,
+    kinds_asked,
+    plan_files,
+)
 from candi_cli.commands._track_options import TrackOptions
 from candi_cli.commands._tracks import (
     LaneCovariates,
+    check_asked,
     check_model,
     default_model,
     lane_covariates,
@@ -31,7 +41,7 @@ from candi_cli.commands._tracks import (
 from candi_cli.commands._writing import track_files, write_files
 from candi_cli.covariates import CONTROL
 from candi_cli.errors import OutputError
-from candi_cli.export.files import NARROWPEAK
+from candi_cli.export.files import HDF5, NARROWPEAK
 from candi_cli.export.source import Source, joined
 from candi_cli.genome import Region, parse_regions
 from candi_cli.model import Loaded, ModelCard, load
@@ -61,7 +71,8 @@ def predict_tracks(options: TrackOptions, choose_targets: Choose) -> None:
     )
     targets = choose_targets(loaded, inputs)
     kinds = options.kinds or _default_kinds(options, loaded.card, targets)
-    check_model(loaded, inputs, targets, kinds)
+    check_model(loaded, inputs, targets, (*kinds, *kinds_asked(options)))
+    check_asked(loaded, options.asked)
     plan = plan_files(options, targets, kinds)
     files = _files_of(inputs, layer)
     if not options.dry_run:
@@ -82,9 +93,9 @@ def _default_kinds(options: TrackOptions, card: ModelCard, targets: Sequence[Tar
     """Return the kinds of tracks where none was asked for: counts, or signal of a model that has no counts."""
     learned = [set(card.assays[assay].outputs) for _, assay in targets if assay in card.assays]
     common = [kind for kind in ("counts", "signal", "peaks") if all(kind in outputs for outputs in learned)]
-    if options.formats == (NARROWPEAK,):
+    if formats_of(options) == (NARROWPEAK,):
         return ("peaks",)
-    if options.formats == ("hdf5",) or (not options.formats and options.output.suffix in (".h5", ".hdf5")):
+    if formats_of(options) == (HDF5,):
         return tuple(common) or ("counts",)
     return tuple(common[:1]) or ("counts",)
 
@@ -136,6 +147,8 @@ class _Run:
                 return prediction_dataset(loaded, store, biosample, self.covariates[biosample], fasta)
 
             folder = stack.enter_context(PartsFolder(self._place(stack)))
+            outputs = [*(file.path for file in self.plan.files), options.latent, options.provenance]
+            sweep([path for path in outputs if path not in (None, STDOUT)])
             parts = parts_of(folder, described, spans, made_of=self._made_of())
             self._sort_out(folder, parts)
             self._check_room(folder, described, spans)

@@ -47,6 +47,17 @@ class FilePlan:
     files: list[Planned]
 
 
+def formats_of(options: TrackOptions) -> tuple[str, ...]:
+    """Return the formats that are asked for, by `-O` or by the name of the output."""
+    return options.formats or (format_of(options.output) or BIGWIG,)
+
+
+def kinds_asked(options: TrackOptions) -> tuple[str, ...]:
+    """Return the kinds of tracks that are asked for, by `--track` or by a format that shows one of them alone."""
+    peaks = ("peaks",) if NARROWPEAK in formats_of(options) else ()
+    return tuple(dict.fromkeys((*options.kinds, *peaks)))
+
+
 def plan_files(options: TrackOptions, targets: Sequence[Target], kinds: Sequence[str]) -> FilePlan:
     """Return where each track goes: files named after `-o` for one target, files in the folder `-o` for several.
 
@@ -58,7 +69,7 @@ def plan_files(options: TrackOptions, targets: Sequence[Target], kinds: Sequence
         A format does not go with what is asked, or stdout is to take more than one track.
     """
     output = options.output
-    formats = options.formats or (format_of(output) or BIGWIG,)
+    formats = formats_of(options)
     shown = quantities(kinds, interval=options.interval, sd=options.sd, cv=options.cv, nb=options.nb)
     several = len(targets) > 1 or len(kinds) > 1
     is_folder = output.is_dir() or (several and format_of(output) is None and not output.exists())
@@ -116,7 +127,7 @@ def _named_after(output: Path, formats: Sequence[str], target: Target, shown: Se
     stem = output.name.removesuffix(suffix)
     files = []
     for name in formats:
-        own = suffix if name == given else "" if len(formats) == 1 else FORMATS[name]
+        own = suffix if name == given or len(formats) == 1 else FORMATS[name]
         if name == HDF5:
             files.append(Planned(output.with_name(stem + own), name))
             continue
@@ -134,13 +145,11 @@ def _middle(quantity: Quantity, *, with_kind: bool) -> str:
 
 def check_files(plan: FilePlan, others: Sequence[Path | None], *, inputs: Sequence[Path | None]) -> None:
     """Check that every file can be written, and make the folder; raise OutputError where one cannot."""
-    if plan.place == STDOUT:
-        return
     if plan.is_folder and not plan.place.exists():
         if not plan.place.parent.is_dir():
             raise OutputError(f"{plan.place}: folder {plan.place.parent} does not exist; make it first")
         plan.place.mkdir()
-    paths = [file.path for file in plan.files] + [path for path in others if path is not None]
+    paths = [file.path for file in plan.files if file.path != STDOUT] + [path for path in others if path is not None]
     twice = [path for number, path in enumerate(paths) if path in paths[:number]]
     if twice:
         raise OutputError(f"{twice[0]}: two outputs have this name; give them others")

@@ -11,7 +11,7 @@ from candi_cli.commands._console import console
 from candi_cli.commands._experiments import Inputs
 from candi_cli.contigs import shorten
 from candi_cli.covariates import CONTROL, Covariates
-from candi_cli.errors import GenomeError, ModelError
+from candi_cli.errors import GenomeError, ModelError, RequestError
 from candi_cli.genome import Region
 from candi_cli.io.sequence import Sequence as Fasta
 from candi_cli.loci import merged
@@ -53,6 +53,15 @@ def check_model(model: Loaded, inputs: Inputs, targets: Sequence[Target], kinds:
             outputs = ", ".join(card.assays[assay].outputs)
             raise ModelError(
                 f"{model.path}: never learned {lacking[0]} of {assay}, only {outputs}; use another --track"
+            )
+
+
+def check_asked(model: Loaded, several: Sequence[Asked]) -> None:
+    """Raise RequestError where covariates are asked for an assay that the model does not know."""
+    for asked in several:
+        if asked.assay not in (None, *model.card.assays):
+            raise RequestError(
+                f"--as {asked.assay}: the model knows no such assay, only {', '.join(model.card.assays)}; name one"
             )
 
 

@@ -44,12 +44,13 @@ def command(assays: tuple[str, ...], merge: bool, **values: Any) -> None:
     if not names:
         raise click.UsageError("Missing option '--assay': NAME[,NAME] or all.")
     from candi_cli.commands._prediction import predict_tracks
+    from candi_cli.commands._track_files import kinds_asked
 
     def choose(model: "Loaded", inputs: "Inputs") -> list[tuple[str, str]]:
         known = tuple(model.card.assays)
         if "all" in names and len(names) > 1:
             raise RequestError("--assay: all is every assay; give it alone")
-        wanted = _all_with(chosen.kinds, model) if names == ("all",) else names
+        wanted = _all_with(kinds_asked(chosen), model) if names == ("all",) else names
         unknown = [name for name in wanted if name not in known]
         if unknown:
             raise ModelError(

@@ -11,7 +11,7 @@ from typing import BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from candi_cli.errors import OutputError
+from candi_cli.errors import OutputError, TrackError
 from candi_cli.export.peaks import narrowpeak_lines
 from candi_cli.export.quantities import Quantity
 from candi_cli.export.source import Source
@@ -74,7 +74,11 @@ def _blocks(file: TrackFile, source: Source) -> Iterator[tuple[Region, NDArray[n
     """Yield the values of a track, region by region."""
     assert file.quantity is not None
     for region, parameters in source.blocks(file.biosample, file.assay, file.quantity.parameters):
-        yield region, file.quantity.of(parameters).astype(np.float32)
+        values = file.quantity.of(parameters).astype(np.float32)
+        if not np.isfinite(values).all():
+            where = f"{region.chrom}:{region.start + 1}-{region.end}"
+            raise TrackError(f"{file.shown_as}: a value in {where} is not finite")
+        yield region, values
 
 
 def _write_bigwig(file: TrackFile, source: Source) -> None:

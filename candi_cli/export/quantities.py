@@ -17,6 +17,7 @@ from candi_cli.evaluation.tracks import (
 from candi_cli.store.predictions import PARAMETERS
 
 Values = NDArray[np.float64]
+_LARGEST = float(np.finfo(np.float32).max)  # that a track holds
 
 
 class Quantity(NamedTuple):
@@ -79,20 +80,22 @@ def _quantile_of_signal(mean: Values, sd: Values, level: float | None) -> Values
     return signal_quantiles([level], mean, sd)[0]
 
 
+def _cv(mean: Values, sd: Values) -> Values:
+    return np.minimum(coefficient_of_variation(mean, sd), _LARGEST)
+
+
 _OF: dict[tuple[str, str], Callable[..., Values]] = {
     ("counts", "mean"): lambda log_mean, _n, _level: np.exp(log_mean),
     ("counts", "lower"): _quantile_of_counts,
     ("counts", "upper"): _quantile_of_counts,
     ("counts", "sd"): lambda log_mean, log_n, _level: negative_binomial_sd(log_mean, log_n),
-    ("counts", "cv"): lambda log_mean, log_n, _level: coefficient_of_variation(
-        np.exp(log_mean), negative_binomial_sd(log_mean, log_n)
-    ),
+    ("counts", "cv"): lambda log_mean, log_n, _level: _cv(np.exp(log_mean), negative_binomial_sd(log_mean, log_n)),
     ("counts", "n"): lambda _mean, log_n, _level: np.exp(log_n),
     ("counts", "p"): lambda log_mean, log_n, _level: expit(log_n - log_mean),
     ("signal", "mean"): lambda mean, _sd, _level: np.maximum(np.sinh(mean), 0),
     ("signal", "lower"): _quantile_of_signal,
     ("signal", "upper"): _quantile_of_signal,
     ("signal", "sd"): lambda mean, sd, _level: signal_sd(mean, sd),
-    ("signal", "cv"): lambda mean, sd, _level: coefficient_of_variation(mean, sd),
+    ("signal", "cv"): lambda mean, sd, _level: _cv(mean, sd),
     ("peaks", "mean"): lambda logit, _level: expit(logit),
 }

@@ -162,7 +162,8 @@ def _check_alike(one: Described, other: Described, first: Path, second: Path) ->
     if one.to_json() == other.to_json():
         return
     if one.model != other.model:
-        fact = f"was made by model {other.model.get('name')} ({other.model.get('sha256', '')[:12]}), {first} by another"
+        made_by = [described.model.get("sha256", "")[:12] for described in (other, one)]
+        fact = f"was made by another model (sha256 {made_by[0]}) than {first} ({made_by[1]})"
     elif one.chromsizes != other.chromsizes or one.resolution != other.resolution:
         fact = f"is of another genome or resolution than {first}"
     elif list(one.tracks) != list(other.tracks):

@@ -154,14 +154,15 @@ def latents(
 
     Regions are widened to whole positions.
     """
-    whole_positions = described.resolution * model.config.latent_bins
-    widened = [
-        Region(
-            chrom, start // whole_positions * whole_positions, min(-(-end // whole_positions) * whole_positions, length)
-        )
-        for chrom, start, end in regions
-        for length in [described.chromsizes[chrom]]
-    ]
+    position_bp = described.resolution * model.config.latent_bins
+    widened: list[Region] = []
+    for chrom, start, end in regions:
+        first = start // position_bp * position_bp
+        last = min(-(-end // position_bp) * position_bp, described.chromsizes[chrom])
+        if widened and widened[-1].chrom == chrom and first < widened[-1].end:  # they share a position
+            widened[-1] = widened[-1]._replace(end=last)
+        else:
+            widened.append(Region(chrom, first, last))
     yield from predict(
         _Encoder(model.network), dataset, windows_of(model, described, widened), lambda latent: latent,
         chromsizes=described.chromsizes, resolution=described.resolution, device=computing.device,

@@ -104,14 +104,15 @@ def parse_asked(text: str) -> Asked:
 
 
 def asked_of(assay: str, several: Sequence[Asked], own: Covariates | None) -> Covariates:
-    """Return what is asked of one assay's output: what was asked of it alone goes before what was asked of all.
+    """Return what is asked of one assay's output: what was asked of it alone goes before what was asked
+    of all, and of what was asked twice the last.
 
     Parameters
     ----------
     own : the covariates of its input, None where it has none
     """
     found = Covariates()
-    for asked in sorted(several, key=lambda each: each.assay is None):
+    for asked in sorted(several[::-1], key=lambda each: each.assay is None):
         if asked.assay in (None, assay):
             wanted = asked.covariates if asked.covariates is not None else own or Covariates()
             found = found.filled(replace(wanted, span_bp=None))

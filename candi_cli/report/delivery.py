@@ -34,7 +34,7 @@ class Delivery:
     tracks, other_files : what lies in the folder; paths are relative to it
     command : as it was typed
     versions : of the programs that took part, by name
-    model : `name`, `sha256` and `assays` (a list of names)
+    model : `name` (None where only predictions were at hand), `sha256` and `assays` (a list of names)
     genome : the name of the assembly at UCSC, such as hg38; None where it is not known
     resolution : bp per bin
     interval : the level of the tracks `lower` and `upper`, such as 0.9; None without them

@@ -65,8 +65,10 @@ def _template() -> "Template":
 
 
 def _heading(delivery: Delivery) -> str:
-    biosamples = dict.fromkeys(track.biosample for track in delivery.tracks)
-    ways = [made_by(way) for way in (True, False) if any(track.observed is way for track in delivery.tracks)]
+    shown = [(track.biosample, track.observed) for track in delivery.tracks]
+    shown = shown or [(each["biosample"], each["observed"]) for each in delivery.experiments]
+    biosamples = dict.fromkeys(biosample for biosample, _ in shown)
+    ways = [made_by(way) for way in (True, False) if any(observed is way for _, observed in shown)]
     return one_line(f"{' and '.join(ways).capitalize()} tracks of {', '.join(biosamples)}", _LONGEST_HEADING)
 
 

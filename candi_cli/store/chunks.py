@@ -74,7 +74,7 @@ class ChunkedDataset:
 def ensure_room(folder: Path, n_bytes: int, shown_as: Path) -> None:
     """Raise OutputError unless the disk of a folder has room: HDF5 does not survive one that fills up."""
     if shutil.disk_usage(folder).free < n_bytes + _ROOM_BYTES:
-        raise OutputError(f"{shown_as}: the disk is full; make room, and run the command again with --resume")
+        raise OutputError(f"{shown_as}: the disk is full; make room on that disk, and run the command again")
 
 
 @contextmanager

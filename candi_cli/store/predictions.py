@@ -40,7 +40,7 @@ class Described:
     Attributes
     ----------
     resolution : bp of a bin
-    model : name, family and sha256 of the model
+    model : family and sha256 of the model
     tracks : for each (biosample, assay): whether it was observed, the covariates of its input (None where there is
         none) and those that were asked for, and the parameters that are kept
     wanted : for each biosample, where a run over everything predicts

@@ -14,8 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from candi_cli.errors import TrackError
+from candi_cli.genome import Region
 from candi_cli.io import columns
-from candi_cli.io.bedgraph import read_bedgraph_means
+from candi_cli.io.bedgraph import bedgraph_lines, read_bedgraph_means
 
 SIZES = {"chr1": 310, "chr2": 103, "chr3": 20}
 Interval = tuple[int, int, float]
@@ -174,3 +175,56 @@ def test_values_that_float32_does_not_hold_do_not_become_infinite(tmp_path):
     except TrackError:
         return
     assert np.isfinite(found).all()
+
+
+def parsed(lines: bytes) -> list[tuple[str, int, int, float]]:
+    rows = [line.split("\t") for line in lines.decode().splitlines()]
+    return [(chrom, int(start), int(end), float(value)) for chrom, start, end, value in rows]
+
+
+@given(
+    st.lists(st.tuples(st.floats(0, 1e6, width=32) | st.sampled_from([0.0, 1.0, -2.5]), st.integers(1, 5)), min_size=1),
+    st.integers(0, 9),
+    st.integers(1, 7),
+)
+def test_lines_give_every_base_the_rounded_value_of_its_bin(stretches, first, digits):
+    values = [value for value, n in stretches for _ in range(n)][: 41 - first]
+    region = Region("chr1", first * 25, min((first + len(values)) * 25, 1_010))
+    (lines,) = bedgraph_lines([(region, np.array(values, dtype=np.float32))], resolution=25, digits=digits)
+    rows = parsed(lines)
+    assert [row[1] for row in rows] == [region.start, *(row[2] for row in rows[:-1])]
+    assert rows[-1][2] == region.end
+    assert all(one[3] != other[3] for one, other in pairwise(rows))
+    bases = [value for _, start, end, value in rows for _ in range(start, end)]
+    for found, value in zip(bases[::25], values, strict=True):
+        step = 10.0 ** (math.floor(math.log10(abs(value))) - digits + 1) if value else 0.0
+        assert abs(found - value) <= 0.5 * step * (1 + 1e-6) + 2e-7 * abs(value)
+    assert bases == [value for value in bases[::25] for _ in range(25)][: len(bases)]
+
+
+def test_equal_neighbours_of_a_block_are_one_line_and_the_last_bin_ends_with_its_region():
+    blocks = [
+        (Region("chr2", 0, 100), np.array([1.5, 1.5, 0.0, -0.0], dtype=np.float32)),
+        (Region("chr2", 100, 103), np.array([0], dtype=np.float32)),
+        (Region("chr1", 25, 75), np.array([1.2341, 1.2339], dtype=np.float32)),
+        (Region("chr1", 75, 75), np.array([], dtype=np.float32)),
+        (Region("chr1", 275, 310), np.array([1e10, 1e-10], dtype=np.float32)),
+    ]
+    assert b"".join(bedgraph_lines(blocks, resolution=25, digits=3)).decode().splitlines() == [
+        "chr2\t0\t50\t1.5",
+        "chr2\t50\t100\t0",
+        "chr2\t100\t103\t0",
+        "chr1\t25\t75\t1.23",
+        "chr1\t275\t300\t1e+10",
+        "chr1\t300\t310\t1e-10",
+    ]
+
+
+def test_lines_that_are_read_back_are_the_bins_they_were_made_from(tmp_path, rng):
+    tracks = {"chr1": np.repeat(rng.gamma(0.5, 3, 4), [5, 1, 3, 4]), "chr2": np.zeros(5), "chr3": np.ones(1)}
+    blocks = [(Region(chrom, 0, SIZES[chrom]), values.astype(np.float32)) for chrom, values in tracks.items()]
+    (tmp_path / "t").write_bytes(b"".join(bedgraph_lines(blocks, resolution=25, digits=7)))
+    found = means(tmp_path / "t")
+    assert list(found) == list(tracks)
+    for chrom, values in tracks.items():
+        np.testing.assert_allclose(found[chrom], values, rtol=6e-7)

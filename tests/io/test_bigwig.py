@@ -1,5 +1,6 @@
 """Reading and writing bigWig tracks, against pyBigWig alone, numpy's means and Python's own rounding."""
 
+import itertools
 import re
 import struct
 from collections.abc import Sequence
@@ -7,6 +8,7 @@ from decimal import Decimal
 from pathlib import Path
 
 import numpy as np
+import pybigtools
 import pyBigWig
 import pytest
 from hypothesis import assume, given, settings
@@ -15,7 +17,7 @@ from hypothesis import strategies as st
 from candi_cli.errors import TrackError
 from candi_cli.genome import Region
 from candi_cli.io import bigwig
-from candi_cli.io.bigwig import TrackWriter, read_chroms, read_means, round_significant
+from candi_cli.io.bigwig import TrackWriter, equal_runs, read_chroms, read_means, round_significant
 
 ROOT = Path(__file__).parents[2]
 TEST_DATA = ROOT / "test_data"
@@ -143,6 +145,104 @@ def test_an_error_on_the_way_is_not_hidden_by_the_check_of_the_file(tmp_path):
 
     with pytest.raises(KeyError):
         fail()
+
+
+VALUES = st.sampled_from([0.0, 0.25, 1.5, 1e-5, 123456.0, -2.0])
+STRETCHES = st.lists(st.tuples(VALUES, st.integers(1, 12)), min_size=1, max_size=12)
+
+
+def write_naively(path: Path, *pieces: tuple[str, int, int, Sequence[float]]) -> Path:
+    """Write a bigWig of one interval for each bin."""
+    with pyBigWig.open(str(path), "w") as track:
+        track.addHeader(list(SIZES.items()))
+        for chrom, start, end, values in pieces:
+            starts = list(range(start, end, 25))
+            ends = [min(start + 25, end) for start in starts]
+            track.addEntries([chrom] * len(starts), starts, ends=ends, values=in_three_digits(values))
+    return path
+
+
+def per_base(path: Path, chrom: str) -> list[np.ndarray]:
+    """Return the value of each base, as two readers see it."""
+    track = pybigtools.open(str(path))
+    with pyBigWig.open(str(path)) as other:
+        length = SIZES[chrom]
+        return [track.values(chrom, 0, length, fillna=None), other.values(chrom, 0, length, numpy=True)]
+
+
+@settings(deadline=None)
+@given(stretches=STRETCHES, first=st.integers(0, 5), bins_at_once=st.sampled_from([5, 1 << 18]), cut=st.integers(1, 40))
+def test_equal_neighbours_as_one_interval_leave_every_base_its_value(
+    tmp_path_factory, stretches, first, bins_at_once, cut
+):
+    values = [value for value, n in stretches for _ in range(n)][: 41 - first]
+    start, end = first * 25, min((first + len(values)) * 25, 1_010)
+    middle = min(start + cut * 25, end)
+    pieces = [("chr1", start, middle, values[: (middle - start + 24) // 25])]
+    if middle < end:
+        pieces.append(("chr1", middle, end, values[(middle - start) // 25 :]))
+    pieces.append(("chr3", 0, 75, [1.5, 1.5, values[-1]]))
+    folder = tmp_path_factory.getbasetemp()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(bigwig, "_BINS_AT_ONCE", bins_at_once)
+        found = write_track(folder / "found.bw", *pieces)
+    naive = write_naively(folder / "naive.bw", *pieces)
+    for chrom in ("chr1", "chr3"):
+        expected = np.full(SIZES[chrom], np.nan)
+        for name, one, other, piece in pieces:
+            if name == chrom:
+                expected[one:other] = np.repeat(in_three_digits(piece), 25)[: other - one]
+        for bases in (*per_base(found, chrom), *per_base(naive, chrom)):
+            np.testing.assert_array_equal(bases, expected)
+        covered = {(one, other) for one, other, _ in intervals(found, chrom)}
+        assert sum(other - one for one, other in covered) == np.isfinite(expected).sum()
+
+
+def test_the_header_sums_up_the_bases_of_long_and_short_intervals_alike(tmp_path, rng, monkeypatch):
+    monkeypatch.setattr(bigwig, "_BINS_AT_ONCE", 1_000)
+    values = np.repeat(rng.gamma(0.5, 3, 400), 10).astype(np.float32)
+    values[1_000:2_000] = rng.gamma(0.5, 3, 1_000)
+    with TrackWriter(tmp_path / "t.bw", {"chr1": 99_990}, resolution=25) as track:
+        for start in range(0, 4_000, 1_000):
+            track.add(Region("chr1", start * 25, min((start + 1_000) * 25, 99_990)), values[start : start + 1_000])
+    bases = np.repeat(in_three_digits(values), 25)[:99_990]
+    with pyBigWig.open(str(tmp_path / "t.bw")) as track:
+        header = track.header()
+        assert {end - start for start, end, _ in track.intervals("chr1")} >= {25, 250, 240}
+    assert header["nBasesCovered"] == len(bases)
+    assert header["sumData"] == pytest.approx(bases.sum(), abs=1)  # whole numbers are kept
+    assert header["maxVal"] == pytest.approx(bases.max(), abs=1)
+
+
+@pytest.mark.parametrize(("n_alike", "at_most"), [(40_000, 0.05), (500, 0.1), (100, 0.2), (5, 1.0)])
+def test_a_track_of_equal_neighbours_is_smaller_than_one_of_bins(tmp_path, rng, n_alike, at_most):
+    sizes = {"chr1": 25 * 40_000}
+    values = np.repeat(rng.permutation(40_000 // n_alike) + 1.0, n_alike).astype(np.float32)
+    with TrackWriter(tmp_path / "found.bw", sizes, resolution=25, digits=7) as track:
+        track.add(Region("chr1", 0, 1_000_000), values)
+    with pyBigWig.open(str(tmp_path / "naive.bw"), "w") as track:
+        track.addHeader(list(sizes.items()))
+        track.addEntries("chr1", 0, values=values.tolist(), span=25, step=25)
+    with pyBigWig.open(str(tmp_path / "found.bw")) as track:
+        assert len(track.intervals("chr1")) == 40_000 // n_alike
+    assert (tmp_path / "found.bw").stat().st_size <= at_most * (tmp_path / "naive.bw").stat().st_size
+
+
+def test_a_constant_track_is_one_interval_that_ends_with_its_chromosome(tmp_path):
+    path = write_track(tmp_path / "t.bw", ("chr1", 0, 1_010, [0.1234567] * 41), ("chr3", 0, 75, [2] * 3))
+    assert intervals(path, "chr1") == [(0, 1_010, float(np.float32(0.123)))]
+    assert [bases.tolist() for bases in per_base(path, "chr3")] == [[2.0] * 75] * 2
+
+
+@given(st.lists(st.sampled_from([0.0, 1.0, 2.0, np.nan]), max_size=30))
+def test_runs_are_the_groups_of_equal_neighbours(values):
+    runs = equal_runs(np.array(values, dtype=np.float32))
+    groups = [
+        list(group) for _, group in itertools.groupby(values, key=lambda value: object() if value != value else value)
+    ]
+    assert [(end - start) for start, end in zip(runs.start, runs.end, strict=True)] == [len(group) for group in groups]
+    np.testing.assert_array_equal(np.repeat(runs.values, runs.end - runs.start), values)
+    assert runs.start.tolist() == [0, *runs.end.tolist()[:-1]][: len(groups)]
 
 
 SPANS = st.lists(

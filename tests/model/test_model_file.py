@@ -281,7 +281,7 @@ def test_a_configuration_that_no_network_can_have_is_refused(good, tmp_path, cha
 ABSURD: dict[str, dict[str, Any]] = {
     "width": {"d_model": 10**9},
     "layers": {"n_sab": 10**9},
-    "a network of 220 MB": {"d_model": 2000},
+    "a network of 290 MB": {"d_model": 3000},
     "window": {"context_bins": 10**9},
     "levels": {"smoothing_levels": 10**9},
     "stages": {"signal_widths": [8] * 100_000, "decoder_widths": [8] * 100_000},
