@@ -70,6 +70,10 @@ def plan_files(options: TrackOptions, targets: Sequence[Target], kinds: Sequence
     """
     output = options.output
     formats = formats_of(options)
+    if (options.interval or options.sd or options.cv or options.nb) and not {BIGWIG, BEDGRAPH} & set(formats):
+        raise RequestError(
+            f"--interval, --sd, --cv, --nb: are tracks of their own, which {formats[0]} does not hold; add -O bigwig"
+        )
     shown = quantities(kinds, interval=options.interval, sd=options.sd, cv=options.cv, nb=options.nb)
     several = len(targets) > 1 or len(kinds) > 1
     is_folder = output.is_dir() or (several and format_of(output) is None and not output.exists())

@@ -111,8 +111,8 @@ def asked_of(assay: str, several: Sequence[Asked], own: Covariates | None) -> Co
     ----------
     own : the covariates of its input, None where it has none
     """
-    found = Covariates()
-    for asked in sorted(several[::-1], key=lambda each: each.assay is None):
+    found, last_first = Covariates(), several[::-1]
+    for asked in sorted(last_first, key=lambda each: each.assay is None):
         if asked.assay in (None, assay):
             wanted = asked.covariates if asked.covariates is not None else own or Covariates()
             found = found.filled(replace(wanted, span_bp=None))

@@ -105,8 +105,8 @@ EVERY_FORMAT = ("-O", "bigwig", "-O", "bedgraph", "-O", "narrowpeak", "-O", "hdf
         ("a.b.bigWig", ("--nb",), "a.b.bigWig a.b.n.bigWig a.b.p.bigWig"),
         ("out.bedGraph.gz", ("--sd",), "out.bedGraph.gz out.sd.bedGraph.gz"),
         ("out.bdg", (), "out.bdg"),
-        ("out.h5", ("--track", "counts", "--track", "peaks", "--sd"), "out.h5"),
-        ("out.narrowPeak", ("--interval", 0.9), "out.narrowPeak"),
+        ("out.h5", ("--track", "counts", "--track", "peaks"), "out.h5"),
+        ("out.narrowPeak", (), "out.narrowPeak"),
         ("out.bw", EVERY_FORMAT, "out.bw out.bedGraph.gz out.narrowPeak out.h5"),
         ("out", ("-O", "bigwig", "-O", "hdf5"), "out.bw out.h5"),
         ("out", ("-O", "bedgraph"), "out"),
@@ -186,13 +186,15 @@ def test_more_digits_are_kept_when_they_are_asked_for(few, tmp_path):
         ("out.bw", ("--nb", "--track", "signal"), "H3K4me3", 2, ["--nb", "--track counts"]),
         ("out.bw", ("--sd", "--track", "peaks"), "H3K4me3", 2, ["--sd", "--track signal"]),
         ("out.bw", ("-O", "bigwig", "-O", "bigwig"), "H3K4me3", 2, ["twice"]),
+        ("out.narrowPeak", ("--interval", 0.9), "H3K4me3", 2, ["--interval", "add -O bigwig"]),
+        ("out.h5", ("--sd",), "H3K4me3", 2, ["--sd", "add -O bigwig"]),
         ("out.bw", ("--interval", 1), "H3K4me3", 2, ["--interval"]),
         ("out.bw", ("--digits", 8), "H3K4me3", 2, ["--digits"]),
         ("out.narrowPeak", (), "H3K9me3", 1, ["never learned peaks of H3K9me3"]),
         ("out.bw", ("-O", "bigwig", "-O", "narrowpeak", "--track", "counts"), "H3K9me3", 1, ["never learned peaks"]),
         ("out.bw", ("--as", "H3K4me33:depth=1M"), "H3K4me3", 2, ["--as H3K4me33", "H3K27me3, H3K36me3, H3K4me3"]),
     ],
-    ids=str,
+    ids=lambda value: " ".join(map(str, value)) if isinstance(value, tuple) else None,
 )
 def test_what_cannot_be_written_is_one_line_and_leaves_nothing(
     few, tmp_path, monkeypatch, output, options, assay, code, parts
