@@ -1,5 +1,6 @@
 """The `candi` command: its subcommands, and the one place where errors become lines and exit codes."""
 
+import atexit
 import os
 import shlex
 import signal
@@ -7,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 from types import FrameType
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 
@@ -51,12 +52,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     One of several processes ends here and at once: at its exit, the library through which they talked may wait for
     ever for one that has ended before.
     """
+    code: Any
     if arguments is not None or "RANK" not in os.environ:
-        return _main(arguments)
+        code = _main(arguments)
+        if arguments is None and code == INTERRUPTED:
+            # Python ends by the signal itself, not with this code, once an interrupt has passed through a library's own
+            # way of running code
+            atexit._run_exitfuncs()
+            _leave(code)
+        return int(code)
     try:
-        code: Any = _main(arguments)
+        code = _main(arguments)
     except SystemExit as end:
         code = end.code
+    return _leave(code)
+
+
+def _leave(code: Any) -> NoReturn:
+    """End the process at once."""
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code if isinstance(code, int) else 1)
