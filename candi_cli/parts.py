@@ -73,15 +73,16 @@ class PartsFolder:
         text = json.dumps(made_of, sort_keys=True, default=str)
         return self.folder / f"{hashlib.sha256(text.encode()).hexdigest()[:32]}.h5"
 
-    @contextmanager
-    def making(self, path: Path) -> Iterator[Path]:
-        """Yield a temporary name that becomes a part when the block succeeds, and vanishes when it does not."""
-        temporary = temporary_of(path)
-        try:
-            yield temporary
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
+
+@contextmanager
+def making(part: Path) -> Iterator[Path]:
+    """Yield a temporary name that becomes a part when the block succeeds, and vanishes when it does not."""
+    temporary = temporary_of(part)
+    try:
+        yield temporary
+        temporary.replace(part)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def temporary_of(part: Path) -> Path:

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from candi_cli.errors import OutputError
-from candi_cli.parts import PartsFolder, temporary_of
+from candi_cli.parts import PartsFolder, making, temporary_of
 from candi_cli.processes import locked
 
 HOLDER = """
@@ -47,7 +47,7 @@ def names(folder: PartsFolder) -> list[str]:
 
 def make(folder: PartsFolder, made_of: object, content: str = "part") -> Path:
     path = folder.path(made_of)
-    with folder.making(path) as temporary:
+    with making(path) as temporary:
         temporary.write_text(content)
     return path
 
@@ -108,7 +108,7 @@ def test_a_part_is_there_whole_or_not_at_all(tmp_path, error):
         path = folder.path("x")
 
         def half() -> None:
-            with folder.making(path) as temporary:
+            with making(path) as temporary:
                 temporary.write_text("ha")
                 assert not path.exists()
                 raise error

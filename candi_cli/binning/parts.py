@@ -20,7 +20,7 @@ from candi_cli.binning.experiments import Binning, Outcome, bin_experiment, sour
 from candi_cli.counting import CountingRule
 from candi_cli.covariates import FILE_COLUMNS, Experiment
 from candi_cli.errors import OutputError, ReadsError, StoreError
-from candi_cli.parts import PartsFolder, temporary_of
+from candi_cli.parts import PartsFolder, making
 from candi_cli.processes import interrupts_held, serve
 from candi_cli.store import FORMAT_VERSION, Store
 
@@ -150,17 +150,12 @@ class _Task:
         self.path, self.output = path, output
 
     def run(self, threads: int) -> Outcome:
-        temporary = temporary_of(self.path)
-        try:
+        with making(self.path) as temporary:
             temporary.touch()
             with Store.create(
                 temporary, rule=self.rule, chromsizes=self.chromsizes, shown_as=self.output, whole=True
             ) as store:
-                outcome = bin_experiment(self.experiment, store, self.options, threads=threads)
-            temporary.replace(self.path)
-        finally:
-            temporary.unlink(missing_ok=True)
-        return outcome
+                return bin_experiment(self.experiment, store, self.options, threads=threads)
 
 
 def _run_in_processes(tasks: Sequence[_Task], n_workers: int, threads: int) -> Iterator[Outcome]:

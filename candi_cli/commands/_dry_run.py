@@ -13,7 +13,7 @@ from candi_cli.store.predictions import Described, bytes_of
 
 _PROCESS_BYTES = 0.6e9  # the interpreter with its libraries
 _READS_BYTES = 6  # a bin of an experiment while its reads are counted, and packed afterwards
-_TRACK_BYTES = 4  # a bin of a bigWig, with its zooms
+TRACK_BYTES = 4  # a bin of a bigWig, with its zooms
 _WRITING_S = 0.7e-6  # a bin of a bigWig
 
 
@@ -49,7 +49,7 @@ def tell(
         "bins": f"{n_bins:,} of {resolution} bp for each of {len(biosamples)} biosamples, at most",
         "windows": f"{round(n_windows):,}, {per_window * 1e3:,.1f} ms each",
         "memory": f"about {(_PROCESS_BYTES + batch + reads) / 1e9:,.1f} GB",
-        "disk": f"about {(predictions + n_tracks * n_bins * _TRACK_BYTES) / 1e9:,.2f} GB, of them "
+        "disk": f"about {(predictions + n_tracks * n_bins * TRACK_BYTES) / 1e9:,.2f} GB, of them "
         f"{predictions / 1e9:,.2f} GB only while it runs",
         "time": f"about {_duration(seconds)}, without reading the reads",
     }

@@ -2,16 +2,16 @@
 
 import os
 from collections.abc import Sequence
-from contextlib import ExitStack
 from pathlib import Path
 
 import click
 
+from candi_cli.binning.experiments import source as file_facts
 from candi_cli.commands._console import console
 from candi_cli.commands._delivery import Made, deliver
-from candi_cli.commands._track_files import STDOUT, Target, check_files, formats_of, plan_files
+from candi_cli.commands._track_files import Target, check_files, formats_of, plan_files
 from candi_cli.commands._track_options import TrackOptions
-from candi_cli.commands._writing import track_files, write_files
+from candi_cli.commands._writing import write_plan
 from candi_cli.errors import RequestError
 from candi_cli.export.files import HDF5, NARROWPEAK
 from candi_cli.export.source import Source, merged
@@ -56,14 +56,9 @@ def merge_shards(options: TrackOptions, shards: Sequence[Path], names: Sequence[
             click.echo(f"output\t{file.path}")
         return
     check_files(plan, (options.provenance,), inputs=shards)
-    with ExitStack() as stack:
-        files = track_files(plan, options, stack)
-        write_files(files, _only(source, targets), lambda: None, threads=options.threads, meanwhile=False)
-    for file in plan.files:
-        if file.path != STDOUT:
-            console.log(f"wrote {file.path}")
-    facts = [{"name": path.name, "size": path.stat().st_size, "mtime": int(path.stat().st_mtime)} for path in shards]
-    deliver(Made(plan, _only(source, targets), facts, None), options, store=None)
+    source = _only(source, targets)
+    write_plan(plan, options, source)
+    deliver(Made(plan, source, [file_facts(path) for path in shards], None), options, store=None)
 
 
 def _targets(described: Described, names: Sequence[str]) -> list[Target]:

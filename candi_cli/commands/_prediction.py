@@ -14,7 +14,7 @@ from candi_cli.binning.experiments import source as file_facts
 from candi_cli.commands import command_line
 from candi_cli.commands._console import console
 from candi_cli.commands._delivery import Made, deliver
-from candi_cli.commands._dry_run import tell
+from candi_cli.commands._dry_run import TRACK_BYTES, tell
 from candi_cli.commands._experiments import Inputs, find_inputs, named_aliases, open_store
 from candi_cli.commands._latent import write_latent
 from candi_cli.commands._output import sweep
@@ -38,12 +38,12 @@ from candi_cli.commands._tracks import (
     open_sequence,
     prediction_dataset,
 )
-from candi_cli.commands._writing import track_files, write_files
+from candi_cli.commands._writing import write_plan
 from candi_cli.covariates import CONTROL
 from candi_cli.errors import OutputError
 from candi_cli.export.files import HDF5, NARROWPEAK
 from candi_cli.export.source import Source, joined
-from candi_cli.genome import Region, parse_regions
+from candi_cli.genome import Region, bin_count, parse_regions
 from candi_cli.model import Loaded, ModelCard, load
 from candi_cli.model.device import choose, versions
 from candi_cli.model.parts import Computing, Part, compute_parts, parts_of, whole, windows_of
@@ -230,9 +230,9 @@ class _Run:
     def _check_room(self, folder: PartsFolder, described: Described, spans: dict[str, list[Region]]) -> None:
         """Raise OutputError unless the disk has room for the predictions and the tracks."""
         n_bins = {
-            name: sum(-(-(r.end - r.start) // described.resolution) for r in found) for name, found in spans.items()
+            name: sum(bin_count(r.end - r.start, described.resolution) for r in found) for name, found in spans.items()
         }
-        tracks = sum(4 * n_bins[file.target[0]] for file in self.plan.files if file.target is not None)
+        tracks = sum(TRACK_BYTES * n_bins[file.target[0]] for file in self.plan.files if file.target is not None)
         needed, free = bytes_of(described, spans) + tracks, shutil.disk_usage(folder.folder).free
         if free < needed:
             raise OutputError(
@@ -249,19 +249,13 @@ class _Run:
         dataset_of: Callable[[str], Windows],
     ) -> None:
         """Compute the parts and write the files; on a GPU, files are written meanwhile."""
-        options, on_gpu = self.options, self.computing.device.type != "cpu"
         n_windows = sum(1 for part in parts for _ in windows_of(self.loaded, described, part.regions))
 
         def compute() -> None:
             with console.progress(" ".join(self.plan.kinds), n_windows, "windows") as advance:
                 compute_parts(self.loaded, described, parts, folder, dataset_of, self.computing, advance=advance)
 
-        with ExitStack() as stack:
-            files = track_files(self.plan, options, stack)
-            write_files(files, source, compute, threads=options.threads, meanwhile=on_gpu)
-        for file in self.plan.files:
-            if file.path != STDOUT:
-                console.log(f"wrote {file.path}")
+        write_plan(self.plan, self.options, source, compute=compute, meanwhile=self.computing.device.type != "cpu")
 
     def _tell_kept(self, parts: Sequence[Part]) -> None:
         n_kept = sum(part.path.exists() for part in parts)

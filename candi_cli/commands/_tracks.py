@@ -9,6 +9,7 @@ import numpy as np
 
 from candi_cli.commands._console import console
 from candi_cli.commands._experiments import Inputs
+from candi_cli.commands._track_files import Target
 from candi_cli.contigs import shorten
 from candi_cli.covariates import CONTROL, Covariates
 from candi_cli.errors import GenomeError, ModelError, RequestError
@@ -20,8 +21,6 @@ from candi_cli.model.candi import Lanes, PredictionDataset
 from candi_cli.model.candi.reference import ReferenceAverage
 from candi_cli.model.requests import Asked, asked_of, fit_to_card, request
 from candi_cli.store import Store
-
-Target = tuple[str, str]  # biosample, assay
 
 
 def default_model() -> Path:

@@ -14,7 +14,30 @@ from candi_cli.export.pool import writing
 from candi_cli.export.source import Source
 
 
-def track_files(plan: FilePlan, options: TrackOptions, stack: ExitStack) -> list[TrackFile]:
+def write_plan(
+    plan: FilePlan,
+    options: TrackOptions,
+    source: Source,
+    *,
+    compute: Callable[[], None] = lambda: None,
+    meanwhile: bool = False,
+) -> None:
+    """Write every file of a plan, and tell so; either all of them appear under their names or none.
+
+    Parameters
+    ----------
+    compute : makes what the source holds
+    meanwhile : files are written while it does
+    """
+    with ExitStack() as stack:
+        files = _track_files(plan, options, stack)
+        _write_files(files, source, compute, threads=options.threads, meanwhile=meanwhile)
+    for file in plan.files:
+        if file.path != STDOUT:
+            console.log(f"wrote {file.path}")
+
+
+def _track_files(plan: FilePlan, options: TrackOptions, stack: ExitStack) -> list[TrackFile]:
     """Return the files of a plan under temporary names, which become theirs when the stack is left without error."""
     files = []
     for file in plan.files:
@@ -29,7 +52,7 @@ def track_files(plan: FilePlan, options: TrackOptions, stack: ExitStack) -> list
     return files
 
 
-def write_files(
+def _write_files(
     files: Sequence[TrackFile], source: Source, compute: Callable[[], None], *, threads: int, meanwhile: bool
 ) -> None:
     """Compute what files show and write them, in as many processes as there are threads for."""

@@ -22,7 +22,7 @@ from candi_cli.io.formats import Format, recognise
 
 _BINS_AT_ONCE = 1 << 18
 _CLOSING_BYTES = 1 << 20
-_BINS_OF_AN_INTERVAL = 4  # an interval takes 12 bytes, a bin 4, and writing it more time
+_BINS_OF_AN_INTERVAL = 4  # from so many bins a run on, files with intervals are smaller, by their zoom levels
 
 
 class BinMeans(NamedTuple):

@@ -12,7 +12,7 @@ from candi_cli.genome import Region, Window, tile
 from candi_cli.model import FAMILIES, Loaded
 from candi_cli.model.device import Device
 from candi_cli.model.prediction import Select, Windows, predict
-from candi_cli.parts import PartsFolder
+from candi_cli.parts import PartsFolder, making
 from candi_cli.store.predictions import Described, Predictions, PredictionWriter
 
 Advance = Callable[[int, str], None]
@@ -100,7 +100,7 @@ def compute_parts(
             datasets = {biosample: dataset_of(biosample)}
         select = _select(model, described, biosample)
         with (
-            folder.making(path) as temporary,
+            making(path) as temporary,
             PredictionWriter(temporary, described, shown_as=folder.output) as writer,
         ):
             pieces = predict(
@@ -129,8 +129,7 @@ def whole(path: Path) -> bool:
     try:
         with Predictions(path):
             return True
-    except Exception:  # made anew
-        path.unlink(missing_ok=True)
+    except Exception:
         return False
 
 
