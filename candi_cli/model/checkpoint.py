@@ -25,6 +25,7 @@ from candi_cli import __version__
 from candi_cli.counting import RULES, CountingRule
 from candi_cli.covariates import PLATFORMS, RUN_TYPES, Covariates
 from candi_cli.errors import ModelError
+from candi_cli.model.recalibration import Recalibration
 
 FORMAT = "candi-model"
 FORMAT_VERSION = 1
@@ -91,6 +92,7 @@ class ModelCard:
     candi_version: str = __version__
     format_version: int = FORMAT_VERSION
     weights_sha256: str = ""
+    recalibration: Recalibration | None = None
 
     def to_json(self) -> str:
         """Return the card as JSON text."""
@@ -121,7 +123,10 @@ class ModelCard:
             assay: AssayCard.from_json(values, what=f"assay {shorten(assay)}")
             for assay, values in card["assays"].items()
         }
-        return cls(**{**card, "counting": _counting_rule(card["counting"]), "assays": assays})
+        fits = card.get("recalibration")
+        recalibration = Recalibration.from_json(fits) if fits is not None else None
+        rebuilt = {"counting": _counting_rule(card["counting"]), "assays": assays, "recalibration": recalibration}
+        return cls(**{**card, **rebuilt})
 
 
 def is_whole(value: object, low: float, high: float) -> bool:

@@ -6,12 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 
 from candi_cli.genome import Region, Window, tile
 from candi_cli.model import FAMILIES, Loaded
 from candi_cli.model.device import Device
-from candi_cli.model.prediction import Select, Windows, predict
+from candi_cli.model.prediction import Select, Values, Windows, predict
 from candi_cli.parts import PartsFolder, making
 from candi_cli.store.predictions import Described, Predictions, PredictionWriter
 
@@ -98,19 +99,50 @@ def compute_parts(
             continue
         if biosample not in datasets:
             datasets = {biosample: dataset_of(biosample)}
-        select = _select(model, described, biosample)
         with (
             making(path) as temporary,
             PredictionWriter(temporary, described, shown_as=folder.output) as writer,
         ):
-            pieces = predict(
-                model.network, datasets[biosample], windows_of(model, described, regions), select,
-                chromsizes=described.chromsizes, resolution=described.resolution, device=computing.device,
-                batch_size=computing.batch_size, threads=computing.threads,
-            )  # fmt: skip
-            for region, values in pieces:
+            for region, values in predict_regions(
+                model, described, biosample, regions, datasets[biosample], computing
+            ):
                 writer.add(biosample, region, values)
                 advance(1, "")
+
+
+def predict_regions(
+    model: Loaded,
+    described: Described,
+    biosample: str,
+    regions: Sequence[Region],
+    dataset: Windows,
+    computing: Computing,
+) -> Iterator[tuple[Region, Values]]:
+    """Yield the parameters of a biosample's described tracks, recalibrated if they say so: values (n_bins, datasets).
+
+    Regions come window by window, in genome order.
+    """
+    scale, shift = _recalibration(described, biosample)
+    pieces = predict(
+        model.network, dataset, windows_of(model, described, regions), _select(model, described, biosample),
+        chromsizes=described.chromsizes, resolution=described.resolution, device=computing.device,
+        batch_size=computing.batch_size, threads=computing.threads,
+    )  # fmt: skip
+    for region, values in pieces:
+        yield region, values if scale is None else (values * scale + shift).astype(np.float32)
+
+
+def _recalibration(described: Described, biosample: str) -> tuple[Values | None, Values | None]:
+    """Return scale and shift of each dataset of a biosample, None where no track is recalibrated."""
+    tracks = described.tracks
+    if not any(tracks[biosample, assay].get("recalibration") for assay in described.assays(biosample)):
+        return None, None
+    factors = [
+        ((tracks[biosample, assay].get("recalibration") or {}).get("parameters") or {}).get(name, (1.0, 0.0))
+        for assay, name in described.parameters(biosample)
+    ]
+    scale, shift = np.array(factors, dtype=np.float32).T
+    return scale, shift
 
 
 def _select(model: Loaded, described: Described, biosample: str) -> Select:

@@ -1,0 +1,175 @@
+"""The options of the commands that judge predictions, each declared once: what is judged, where, and by what."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import click
+
+from candi_cli.commands import _options as options
+from candi_cli.errors import RequestError
+
+KINDS = ("counts", "signal", "peaks")
+POOLS = ("imputed", "denoised")
+
+
+def _names(text: str) -> tuple[str, ...]:
+    names = tuple(name.strip() for name in text.split(",") if name.strip())
+    if not names:
+        raise ValueError("names nothing; give names separated by commas")
+    return names
+
+
+def _named_bed(text: str) -> tuple[str, Path]:
+    name, equals, path = text.partition("=")
+    if not equals or not name.strip() or not path:
+        raise ValueError(f"{text!r} is not NAME=BED")
+    return name.strip(), Path(path)
+
+
+JUDGE_OPTIONS = (
+    click.argument("stores", nargs=-1, type=options.PATH, metavar="[STORE]..."),
+    options.model,
+    click.option(
+        "--predictions", type=options.PATH, metavar="H5", multiple=True,
+        help="Judge saved predictions ('candi impute -O hdf5') instead of a model's; repeatable.",
+    ),
+    click.option("--mean", type=options.PATH, metavar="BW", help="Judge a track of any program: its mean."),
+    click.option("--sd", type=options.PATH, metavar="BW", help="Its standard deviation."),
+    click.option("--lower", type=options.PATH, metavar="BW", help="The lower bound of its interval."),
+    click.option("--upper", type=options.PATH, metavar="BW", help="The upper bound of its interval."),
+    click.option(
+        "--interval", type=click.FloatRange(0, 1, min_open=True, max_open=True), metavar="P",
+        help="The level of that interval.",
+    ),
+    click.option("--observed", type=options.PATH, metavar="BW", help="What was observed."),
+    click.option(
+        "--scale", type=click.Choice(("linear", "arcsinh")), default="linear", show_default=True,
+        help="What the given mean's Gaussian is over: the values of the tracks, or their arcsinh.",
+    ),
+    click.option(
+        "--resolution", type=click.IntRange(1), default=25, show_default=True, help="bp of a bin of given tracks."
+    ),
+    click.option(
+        "--truth", type=options.PATH, metavar="STORE",
+        help="Independent measurements of the same experiments; default: the other half of the reads.",
+    ),
+    options.regions,
+    click.option(
+        "--assay", "assays", type=options.Parsed("NAMES", _names), metavar="NAME[,NAME]", help="Judge these alone."
+    ),
+    click.option("--track", "kinds", type=click.Choice(KINDS), multiple=True, help="Judge these alone; repeatable."),
+    click.option(
+        "--pool", "pools", type=click.Choice(POOLS), multiple=True,
+        help="Judge assays that were hidden, or reads of which the other half was; default both.",
+    ),
+    click.option("--genes", type=options.PATH, metavar="GTF", help="Genes (GTF, GFF3 or BED6): promoters, gene bodies."),
+    click.option("--enhancers", type=options.PATH, metavar="BED", help="Enhancers, or other elements such as cCREs."),
+    click.option(
+        "--bed", "beds", type=options.Parsed("NAME=BED", _named_bed), multiple=True,
+        help="A class of regions of your own; repeatable.",
+    ),
+    click.option("--blacklist", type=options.PATH, metavar="BED", help="Bins that are left out."),
+    options.reference,
+    click.option(
+        "-o", "--output", type=options.PATH, metavar="OUT",
+        help="OUT.tsv, OUT.json, or a folder for both, a page and figures; default: TSV on stdout.",
+    ),
+    options.seed,
+    click.option("--batch-size", type=click.IntRange(1), show_default="32, on a GPU 256", help="Windows at a time."),
+    options.threads,
+    options.device,
+    options.verbosity,
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class JudgeOptions:
+    """What the command line asked for, in the terms of the options."""
+
+    stores: tuple[Path, ...]
+    model: Path | None
+    predictions: tuple[Path, ...]
+    mean: Path | None
+    sd: Path | None
+    lower: Path | None
+    upper: Path | None
+    interval: float | None
+    observed: Path | None
+    scale: str
+    resolution: int
+    truth: Path | None
+    regions: tuple[str, ...]
+    assays: tuple[str, ...]
+    kinds: tuple[str, ...]
+    pools: tuple[str, ...]
+    genes: Path | None
+    enhancers: Path | None
+    beds: tuple[tuple[str, Path], ...]
+    blacklist: Path | None
+    reference: Path | None
+    output: Path | None
+    seed: int
+    batch_size: int | None
+    threads: int
+    device: str
+
+    @property
+    def is_given(self) -> bool:
+        """Whether plain tracks are judged."""
+        return self.mean is not None
+
+    @classmethod
+    def of(cls, values: dict[str, Any]) -> "JudgeOptions":
+        """Return the options of a command; raise RequestError where they contradict each other."""
+        found = cls(**{field.name: values[field.name] for field in fields(cls)})
+        found = cls(**{**found.__dict__, "assays": found.assays or ()})
+        named = {"--sd": found.sd, "--lower": found.lower, "--upper": found.upper, "--observed": found.observed}
+        tracks = [name for name, path in named.items() if path is not None]
+        if not found.is_given:
+            if tracks:
+                raise RequestError(f"{tracks[0]}: goes with --mean BW; give it, or a STORE")
+            if not found.stores:
+                raise RequestError("STORE: what was observed is missing; give a store made by 'candi bin', or --mean BW")
+        else:
+            found._check_given()
+        if found.predictions and found.model is not None and click.get_current_context().get_parameter_source(
+            "model"
+        ) == click.core.ParameterSource.COMMANDLINE:
+            raise RequestError("--predictions, -m: predictions are judged as they are; leave one of them out")
+        names = [name for name, _ in found.beds]
+        reserved = {"genome", "promoter", "gene", "enhancer", "peaks"}
+        for name in names:
+            if names.count(name) > 1 or name in reserved:
+                raise RequestError(f"--bed {name}: this name is taken; choose another")
+        return found
+
+    def _check_given(self) -> None:
+        if self.observed is None:
+            raise RequestError("--mean: there is nothing to compare it with; give --observed BW")
+        if self.stores or self.predictions or self.truth is not None:
+            raise RequestError("--mean: tracks are judged alone; leave out STORE, --predictions and --truth")
+        if self.pools or self.assays:
+            raise RequestError("--mean: is one track of which no more is known; leave out --pool and --assay")
+        bounds = (self.lower is not None, self.upper is not None, self.interval is not None)
+        if any(bounds) and not all(bounds):
+            raise RequestError("--lower, --upper, --interval: go together; give all three")
+        if self.sd is None and not all(bounds):
+            raise RequestError("--mean: a spread is missing; give --sd, or --lower, --upper and --interval")
+        if self.sd is not None and all(bounds):
+            raise RequestError("--sd, --lower: the spread is given twice; give --sd or the interval")
+        if len(self.kinds) > 1 or "peaks" in self.kinds:
+            raise RequestError("--track: a given track is of signal or of counts; give one of these")
+
+
+def judge_options(*more: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Give a command every option of those that judge, and some of its own before -o."""
+    place = next(n for n, each in enumerate(JUDGE_OPTIONS) if each is options.reference)
+
+    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
+        for option in reversed((*JUDGE_OPTIONS[:place], *more, *JUDGE_OPTIONS[place:])):
+            command = option(command)
+        return command
+
+    return decorate

@@ -1,0 +1,276 @@
+"""What is judged, one track after the other: a model on stores, saved predictions, or tracks of any program."""
+
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from candi_cli import __version__
+from candi_cli.commands import command_line
+from candi_cli.commands._console import console
+from candi_cli.commands._experiments import shown
+from candi_cli.commands._held_out import HeldOut, held_out, predict_held_out, trained_on
+from candi_cli.commands._judge_options import KINDS, POOLS, JudgeOptions
+from candi_cli.commands._tracks import default_model, measured, open_sequence
+from candi_cli.contigs import shorten
+from candi_cli.errors import ModelError, RequestError, StoreError
+from candi_cli.genome import Chromsizes, Region, parse_regions
+from candi_cli.judging.given import Given, GivenTracks
+from candi_cli.judging.grid import Grid
+from candi_cli.judging.tracks import (
+    DENOISED,
+    IMPUTED,
+    JudgedTrack,
+    Observed,
+    check_grids,
+    judged_regions,
+    kinds_of,
+    read_track,
+)
+from candi_cli.model import Loaded, load
+from candi_cli.model.device import choose
+from candi_cli.model.parts import Computing
+from candi_cli.store import Store
+from candi_cli.store.predictions import Predictions
+
+_BATCH_CPU, _BATCH_GPU = 32, 256
+
+
+class Judged(NamedTuple):
+    """A track that is judged, and what its rivals are made from.
+
+    Attributes
+    ----------
+    stores : in which other biosamples and its own input are; none for given tracks
+    store : in which its own input is
+    inputs : the folds that were its input; None where that is all of its reads
+    """
+
+    track: JudgedTrack
+    stores: Sequence[Store] = ()
+    store: Store | None = None
+    inputs: Sequence[int] | None = None
+
+
+@dataclass
+class Judgement:
+    """A run of a command that judges: what it is about, and the tracks.
+
+    Attributes
+    ----------
+    subject : what is judged, for people
+    facts : of the model, the regions and the versions, for the record
+    notes : what a reader of the scores must know
+    """
+
+    options: JudgeOptions
+    stack: ExitStack
+    subject: str = ""
+    facts: dict[str, Any] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    model: Loaded | None = None
+    _grids: dict[tuple[Any, ...], Grid] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.facts = {"command": command_line(), "candi": __version__, "seed": self.options.seed}
+        if self.options.is_given:
+            self._open_given()
+            return
+        self.stores = [self.stack.enter_context(Store.open(path)) for path in self.options.stores]
+        self.truth = self.stack.enter_context(Store.open(self.options.truth)) if self.options.truth else None
+        for other in [*self.stores[1:], *([self.truth] if self.truth else [])]:
+            if other.rule.resolution != self.stores[0].rule.resolution:
+                raise StoreError(
+                    f"{other.name}: bins of {other.rule.resolution} bp, but of {self.stores[0].rule.resolution} bp in "
+                    f"{self.stores[0].name}; judge stores of one resolution"
+                )
+        if self.options.predictions:
+            self._open_predictions()
+        else:
+            self._open_model()
+
+    @property
+    def chromsizes(self) -> Chromsizes:
+        """Chromosomes of what is judged."""
+        return self._given.chromsizes if self.options.is_given else self.stores[0].chromsizes
+
+    @property
+    def resolution(self) -> int:
+        """Bp of a bin."""
+        return self.options.resolution if self.options.is_given else self.stores[0].rule.resolution
+
+    def tracks(self, *, recalibrated: bool = True, regions: Sequence[str] | None = None) -> Iterator[Judged]:
+        """Yield the tracks one by one; a note is added for what cannot be judged.
+
+        Parameters
+        ----------
+        recalibrated : apply the recalibration of the model's card
+        regions : instead of those of -r
+        """
+        wanted = self.options.regions if regions is None else regions
+        if self.options.is_given:
+            yield Judged(self._given.read())
+        elif self.options.predictions:
+            yield from self._predicted(wanted)
+        else:
+            yield from self._held_out(wanted, recalibrated=recalibrated)
+
+    def note(self, line: str) -> None:
+        """Tell a line and keep it for the report."""
+        if line and line not in self.notes:
+            self.notes.append(line)
+            console.warn(line)
+
+    def grid(self, regions: Sequence[Region]) -> Grid:
+        """Return the grid of some regions, the same for the same."""
+        key = tuple(regions)
+        if key not in self._grids:
+            self._grids[key] = Grid(regions, self.resolution)
+        return self._grids[key]
+
+    def _open_given(self) -> None:
+        options = self.options
+        assert options.mean is not None and options.observed is not None
+        kind = options.kinds[0] if options.kinds else "signal"
+        tracks = GivenTracks(
+            options.mean, options.observed, options.sd, options.lower, options.upper, options.interval, kind,
+            options.scale == "arcsinh",
+        )  # fmt: skip
+        self._given = Given(tracks, options.regions, resolution=options.resolution)
+        self.stores, self.truth = [], None
+        self.subject = f"{options.mean.name} against {options.observed.name}"
+        self.facts["tracks"] = {name: str(path) for name, path in tracks.files.items()}
+        self.facts["scale"] = options.scale
+
+    def _open_model(self) -> None:
+        options = self.options
+        model = load(options.model or default_model())
+        device = choose(options.device)
+        batch_size = options.batch_size or (_BATCH_CPU if device.type == "cpu" else _BATCH_GPU)
+        self._computing = Computing(device, batch_size, options.threads)
+        for store in (*self.stores, *([self.truth] if self.truth else [])):
+            alike = model.card.counting == store.rule
+            if not alike and (model.config.input == "counts" or model.card.counting.resolution != store.rule.resolution):
+                raise ModelError(
+                    f"{model.path}: trained on counts by {model.card.counting}, but {store.name} holds counts by "
+                    f"{store.rule}; use another model, or rebuild the store with 'candi bin "
+                    f"{model.card.counting.options()}'"
+                )
+        self._check_assays(list(model.card.assays), f"{model.path}")
+        self.model, self.subject = model, model.path.name
+        self.facts["model"] = {
+            "file": model.path.name, "sha256": model.card.weights_sha256, "family": model.card.family,
+            "recalibrated": model.card.recalibration is not None,
+        }  # fmt: skip
+
+    def _open_predictions(self) -> None:
+        self._files = [self.stack.enter_context(Predictions(path)) for path in self.options.predictions]
+        for file in self._files:
+            for store in (*self.stores, *([self.truth] if self.truth else [])):
+                check_grids(file, store)
+        known = [assay for file in self._files for _, assay in file.described.tracks]
+        self._check_assays(known, ", ".join(str(path) for path in self.options.predictions))
+        self.subject = ", ".join(path.name for path in self.options.predictions)
+        self.facts["predictions"] = [
+            {"file": file.path.name, "command": file.command, "model": file.described.model} for file in self._files
+        ]
+
+    def _check_assays(self, known: Sequence[str], where: str) -> None:
+        for assay in self.options.assays:
+            if assay not in known:
+                raise RequestError(f"--assay {assay}: not in {where}, only {', '.join(dict.fromkeys(known))}; name those")
+
+    @property
+    def _kinds(self) -> Sequence[str]:
+        return self.options.kinds or KINDS
+
+    @property
+    def _pools(self) -> Sequence[str]:
+        return self.options.pools or POOLS
+
+    def _predicted(self, wanted: Sequence[str]) -> Iterator[Judged]:
+        """Yield the tracks of saved predictions that the stores have a truth of."""
+        found = False
+        for file in self._files:
+            regions = parse_regions(wanted, file.described.chromsizes, self.resolution)
+            for key, described in file.described.tracks.items():
+                store = next((each for each in self.stores if Observed(each).kinds(*key)), None)
+                observed = Observed(self.truth) if self.truth is not None else Observed(store) if store else None
+                pool = DENOISED if described["observed"] else IMPUTED
+                if observed is None or pool not in self._pools or not self._asked(key[1]):
+                    continue
+                if pool == DENOISED and self._is_own_input(file, key, observed.store):
+                    self.note(
+                        f"{file.path.name}: {key[0]}/{key[1]} was made from the reads that {observed.store.name} holds, "
+                        "so it is not judged; give a --truth of other reads"
+                    )
+                    continue
+                grid = self.grid(judged_regions(file, key[0], regions))
+                for kind in [each for each in observed.kinds(*key) if each in kinds_of(described)]:
+                    if kind in self._kinds and grid.n_bins:
+                        found = True
+                        track = read_track(file, observed, key, kind, pool, grid)
+                        yield Judged(track, self.stores, store)
+        if not found:
+            raise RequestError(
+                f"--predictions: hold no track that {', '.join(store.name for store in self.stores)} has a truth of in "
+                "the regions asked for; give the store of the experiments that were predicted"
+            )
+
+    def _is_own_input(self, file: Predictions, key: tuple[str, str], truth: Store) -> bool:
+        """Return whether the truth of a denoised track has the depth of its input: it is the same reads."""
+        own = file.described.tracks[key]["covariates"] or {}
+        return bool(own.get("depth") == truth.experiment(*key).covariates.depth)
+
+    def _asked(self, assay: str) -> bool:
+        return not self.options.assays or assay in self.options.assays
+
+    def _held_out(self, wanted: Sequence[str], *, recalibrated: bool) -> Iterator[Judged]:
+        """Yield the tracks of a model that is shown all but what is judged."""
+        model, found = self.model, False
+        assert model is not None
+        folder = Path(self.stack.enter_context(tempfile.TemporaryDirectory(prefix="candi-")))
+        for store in self.stores:
+            regions = parse_regions(wanted, store.chromsizes, store.rule.resolution)
+            for held in held_out(
+                model, store, self.truth, pools=self._pools, assays=self.options.assays, kinds=self._kinds
+            ):
+                here = regions or measured(store, held.biosample, model.config.input)
+                self.note(trained_on(model, here))
+                path = folder / "held_out.h5"
+                with ExitStack() as stack:
+                    chroms = sorted({region.chrom for region in here})
+                    fasta = open_sequence(model, store, chroms, self.options.reference, stack)
+                    predict_held_out(
+                        model, held, here, path, self._computing, references=self.stores, fasta=fasta,
+                        recalibrated=recalibrated,
+                    )  # fmt: skip
+                for each in self._read(path, held, store, here):
+                    found = True
+                    yield each
+                path.unlink()
+        if not found:
+            raise RequestError(
+                f"{', '.join(store.name for store in self.stores)}: nothing can be judged of {model.path.name}, which "
+                f"knows {shorten(list(model.card.assays))}; give experiments of these, with folds or with others beside them"
+            )
+
+    def _read(self, path: Path, held: HeldOut, store: Store, regions: Sequence[Region]) -> Iterator[Judged]:
+        with Predictions(path) as file:
+            grid = self.grid(regions)
+            for assay, kinds in held.kinds.items():
+                for kind in kinds:
+                    key = (held.biosample, assay)
+                    track = read_track(file, held.observed, key, kind, held.pool, grid)
+                    yield Judged(track, self.stores, store, held.inputs.get(assay))
+
+
+def files_read(options: JudgeOptions) -> list[Path | None]:
+    """Return the files that a command reads, so that none is written onto."""
+    given = [options.mean, options.sd, options.lower, options.upper, options.observed]
+    annotation = [options.genes, options.enhancers, options.blacklist, *(path for _, path in options.beds)]
+    named = [options.model, options.truth, options.reference]
+    return [shown(path) for path in (*options.stores, *options.predictions, *given, *annotation, *named)]
+
