@@ -9,7 +9,7 @@ PACKAGE = Path(__file__).parents[1] / "candi_cli"
 FLOORS = [
     {"commands"},
     {"model", "report"},
-    {"binning", "export"},
+    {"binning", "export", "judging"},
     {"encode"},
     {"io", "store", "evaluation", "loci", "biosamples", "splits"},
     {"genome", "covariates", "counting"},

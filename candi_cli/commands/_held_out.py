@@ -1,6 +1,6 @@
 """Predictions of what a model was not shown: each assay from the others, and reads from the other half of the reads."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -127,6 +127,7 @@ def predict_held_out(
     references: Sequence[Store],
     fasta: Fasta | None,
     recalibrated: bool,
+    advance: Callable[[int, str], None],
 ) -> None:
     """Predict what is held out, at the covariates of what it is compared with, into a file of predictions.
 
@@ -134,6 +135,7 @@ def predict_held_out(
     ----------
     references : stores whose other biosamples a model that reads their average is given
     recalibrated : apply what the model's card holds
+    advance : is told how many bins are done, and what of
     """
     config, store = model.config, held.lanes.store
     own = held.lanes.covariates()
@@ -157,14 +159,10 @@ def predict_held_out(
         },
         {held.biosample: list(regions)},
     )
-    n_bins = sum(-(-(region.end - region.start) // store.rule.resolution) for region in regions)
-    with (
-        console.progress(f"{held.pool} {held.biosample}: {', '.join(held.kinds)}", n_bins, "bins") as advance,
-        PredictionWriter(path, described) as writer,
-    ):
+    with PredictionWriter(path, described) as writer:
         for region, values in predict_regions(model, described, held.biosample, regions, dataset, computing):
             writer.add(held.biosample, region, values)
-            advance(len(values), "")
+            advance(len(values), held.biosample)
 
 
 def _requested(model: Loaded, held: HeldOut, assay: str) -> Covariates:

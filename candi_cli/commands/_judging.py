@@ -16,7 +16,7 @@ from candi_cli.commands._judge_options import KINDS, POOLS, JudgeOptions
 from candi_cli.commands._tracks import default_model, measured, open_sequence
 from candi_cli.contigs import shorten
 from candi_cli.errors import ModelError, RequestError, StoreError
-from candi_cli.genome import Chromsizes, Region, parse_regions
+from candi_cli.genome import Chromsizes, Region, parse_region, parse_regions
 from candi_cli.judging.given import Given, GivenTracks
 from candi_cli.judging.grid import Grid
 from candi_cli.judging.tracks import (
@@ -232,22 +232,26 @@ class Judgement:
         model, found = self.model, False
         assert model is not None
         folder = Path(self.stack.enter_context(tempfile.TemporaryDirectory(prefix="candi-")))
-        for store in self.stores:
-            regions = parse_regions(wanted, store.chromsizes, store.rule.resolution)
+        path = folder / "held_out.h5"
+        plan = [
+            (held, store, regions or measured(store, held.biosample, model.config.input))
+            for store, regions in self._stores_with(wanted)
             for held in held_out(
                 model, store, self.truth, pools=self._pools, assays=self.options.assays, kinds=self._kinds
-            ):
-                here = regions or measured(store, held.biosample, model.config.input)
-                self.note(trained_on(model, here))
-                path = folder / "held_out.h5"
+            )
+        ]
+        n_bins = sum(self.grid(regions).n_bins for _, _, regions in plan)
+        with console.progress("predictions of what is held out", n_bins, "bins") as advance:
+            for held, store, regions in plan:
+                self.note(trained_on(model, regions))
                 with ExitStack() as stack:
-                    chroms = sorted({region.chrom for region in here})
+                    chroms = sorted({region.chrom for region in regions})
                     fasta = open_sequence(model, store, chroms, self.options.reference, stack)
                     predict_held_out(
-                        model, held, here, path, self._computing, references=self.stores, fasta=fasta,
-                        recalibrated=recalibrated,
+                        model, held, regions, path, self._computing, references=self.stores, fasta=fasta,
+                        recalibrated=recalibrated, advance=advance,
                     )  # fmt: skip
-                for each in self._read(path, held, store, here):
+                for each in self._read(path, held, store, regions):
                     found = True
                     yield each
                 path.unlink()
@@ -256,6 +260,27 @@ class Judgement:
                 f"{', '.join(store.name for store in self.stores)}: nothing can be judged of {model.path.name}, which "
                 f"knows {shorten(list(model.card.assays))}; give experiments of these, with folds or with others beside them"
             )
+
+    def _stores_with(self, wanted: Sequence[str]) -> list[tuple[Store, list[Region]]]:
+        """Return the stores that have the chromosome of a region that is wanted, and the regions in each.
+
+        Raises
+        ------
+        GenomeError
+            No store has the chromosome, or a region is not valid.
+        """
+        if not wanted:
+            return [(store, []) for store in self.stores]
+        found, known = [], set[str]()
+        for store in self.stores:
+            here = [text for text in wanted if text in store.chromsizes or text.rpartition(":")[0] in store.chromsizes]
+            known.update(here)
+            if here:
+                found.append((store, parse_regions(here, store.chromsizes, store.rule.resolution)))
+        for text in wanted:
+            if text not in known:
+                parse_region(text, self.stores[0].chromsizes)  # says what is wrong with it
+        return found
 
     def _read(self, path: Path, held: HeldOut, store: Store, regions: Sequence[Region]) -> Iterator[Judged]:
         with Predictions(path) as file:

@@ -1,46 +1,127 @@
-"""Point predictions that a model must beat, read from the same stores: the average of other cell types, the input."""
+"""What a model must beat, from the same stores: the average of other cell types, and the input itself.
+
+Whatever a rival needs to become a prediction (its scale, its bandwidth, the dispersion around it) is fitted to the very
+truth that it is compared with. So each is as good as it can be, and better than anyone could make it beforehand.
+"""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from candi_cli.evaluation.baselines import (
+    best_signal_smoothing,
+    best_smoothing,
+    fit_marginal,
+    fit_scaled_track,
+    quantile_matched,
+    smoothed,
+)
+from candi_cli.evaluation.distributions import gaussian_log_pdf
 from candi_cli.judging.grid import Grid
-from candi_cli.judging.tracks import Observed, read_folds
+from candi_cli.judging.tracks import JudgedTrack, Observed, read_folds
 from candi_cli.store import Store
 
+AVERAGE, MATCHED, SMOOTH_AVERAGE = "average of others", "average, quantile-matched", "average, smoothed"
+COPY, SMOOTH_COPY, MARGINAL = "input", "input, smoothed", "best marginal"
+RIVALS = (AVERAGE, MATCHED, SMOOTH_AVERAGE, COPY, SMOOTH_COPY, MARGINAL)
 _PIECE_BINS = 1 << 18
 Array = NDArray[np.float64]
 
 
-def average_activity(stores: Sequence[Store], biosample: str, assay: str, kind: str, grid: Grid) -> Array | None:
-    """Return the mean over all other biosamples that have the assay: shape (L,); None where none has.
+class Others(NamedTuple):
+    """The other biosamples that have an assay.
 
-    Counts are rates, reads per bin and million reads of the experiment; signal is arcsinh(-log10 p); peaks are the
-    share of biosamples with a peak. Bins that no other biosample has measured are NaN.
-
-    Parameters
+    Attributes
     ----------
-    stores : whose biosamples take part; those of one name count once
+    mean : shape (L,): of counts reads per bin and million reads, of signal arcsinh(-log10 p), of peaks the share of
+        biosamples with one; NaN where none was measured
+    variance : of -log10 p over biosamples, shape (L,), for signal; None for the rest
+    active : in how many biosamples the signal is above 2, and in how many it was measured, shape (2, L)
+    quantiles : shape (L,), the mean over biosamples of their ordered values
+    names : of the biosamples
     """
-    total, count = np.zeros(grid.n_bins), np.zeros(grid.n_bins)
-    seen = {biosample}
+
+    mean: Array
+    variance: Array | None
+    active: NDArray[np.int64]
+    quantiles: Array
+    names: tuple[str, ...]
+
+
+class Rival(NamedTuple):
+    """A baseline as a prediction of one track.
+
+    Attributes
+    ----------
+    expected : in the units of what is observed, shape (L,); NaN where it predicts nothing
+    log_likelihood : of each bin's observation, in nats, shape (L,)
+    """
+
+    expected: Array
+    log_likelihood: Array
+
+
+ACTIVE = 2.0  # -log10 p above which a bin counts as active: p < 0.01
+
+
+def others_of(stores: Sequence[Store], biosample: str, assay: str, kind: str, grid: Grid) -> Others | None:
+    """Return what the other biosamples say of an assay, each once; None where no other has it.
+
+    One track is held at a time.
+    """
+    total, squares, ordered = np.zeros(grid.n_bins), np.zeros(grid.n_bins), np.zeros(grid.n_bins)
+    active = np.zeros((2, grid.n_bins), dtype=np.int64)
+    names: list[str] = []
     for store in stores:
         observed = Observed(store)
         for other in store.biosamples:
-            if other in seen or kind not in observed.kinds(other, assay):
+            if other in (biosample, *names) or kind not in observed.kinds(other, assay):
                 continue
             depth = store.experiment(other, assay).covariates.depth
             if kind == "counts" and not depth:
                 continue
-            seen.add(other)
             values = observed.read(other, assay, kind, grid).astype(np.float64)
             measured = np.isfinite(values)
-            total[measured] += values[measured] / (depth / 1e6 if kind == "counts" and depth else 1)
-            count += measured
-    if not count.any():
+            if not measured.any():
+                continue
+            known = values[measured] / (depth / 1e6 if kind == "counts" and depth else 1)
+            total[measured] += known
+            places = np.linspace(0, 1, grid.n_bins)
+            ordered += np.quantile(known, places)
+            if kind == "signal":
+                squares[measured] += np.square(np.sinh(known))
+                active[0, measured] += known > np.arcsinh(ACTIVE)
+            active[1] += measured
+            names.append(other)
+    if not names:
         return None
-    return np.where(count > 0, total / np.maximum(count, 1), np.nan)
+    n = active[1]
+    mean = np.where(n > 0, total / np.maximum(n, 1), np.nan)
+    variance = None
+    if kind == "signal" and len(names) > 1:
+        variance = _variance(stores, names, biosample, assay, grid)
+    return Others(mean, variance, active, ordered / len(names), tuple(names))
+
+
+def _variance(stores: Sequence[Store], names: Sequence[str], biosample: str, assay: str, grid: Grid) -> Array:
+    """Return the variance of -log10 p over biosamples: shape (L,), 0 where fewer than two were measured."""
+    mean, m2, n = np.zeros(grid.n_bins), np.zeros(grid.n_bins), np.zeros(grid.n_bins)
+    seen: set[str] = {biosample}
+    for store in stores:
+        observed = Observed(store)
+        for other in store.biosamples:
+            if other in seen or other not in names or "signal" not in observed.kinds(other, assay):
+                continue
+            seen.add(other)
+            values = np.sinh(observed.read(other, assay, "signal", grid).astype(np.float64))
+            measured = np.isfinite(values)
+            n += measured
+            step = np.where(measured, values - mean, 0)
+            mean += step / np.maximum(n, 1)
+            m2 += np.where(measured, step * (values - mean), 0)
+    return m2 / np.maximum(n, 1)
 
 
 def own_input(store: Store, biosample: str, assay: str, folds: Sequence[int] | None, grid: Grid) -> Array:
@@ -59,3 +140,80 @@ def own_input(store: Store, biosample: str, assay: str, folds: Sequence[int] | N
             observed[piece.place] = read_folds(store, biosample, assay, folds, *place)
     return observed
 
+
+def rivals_of(track: JudgedTrack, others: Others | None, copy: Array | None) -> dict[str, Rival]:
+    """Return the baselines of a track of counts or signal, by name, in the order of `RIVALS`.
+
+    Parameters
+    ----------
+    copy : the reads of the track's own experiment that the model saw; None where it saw none
+    """
+    found: dict[str, Rival] = {}
+    if track.kind == "peaks":
+        return found
+    make = _of_counts if track.kind == "counts" else _of_signal
+    if others is not None:
+        found[AVERAGE] = make(track, others.mean)
+        known = np.isfinite(others.mean)
+        matched = np.full(track.grid.n_bins, np.nan)
+        matched[known] = quantile_matched(others.mean[known], others.quantiles)
+        found[MATCHED] = make(track, matched)
+        found[SMOOTH_AVERAGE] = _smoothed(track, others.mean)
+    if copy is not None and track.kind == "counts":
+        found[COPY] = make(track, copy)
+        found[SMOOTH_COPY] = _smoothed(track, copy)
+    found[MARGINAL] = _marginal(track)
+    return found
+
+
+def _of_counts(track: JudgedTrack, rival: Array) -> Rival:
+    known = track.known & np.isfinite(rival)
+    expected, likelihood = np.full((2, track.grid.n_bins), np.nan)
+    if known.any() and rival[known].sum() > 0:
+        observed, values = track.observed[known].astype(np.float64), rival[known]
+        ratio = float(np.log(max(observed.sum(), 0.5) / values.sum()))
+        scaled = fit_scaled_track(observed, values, ratio)
+        expected[known] = np.exp(scaled.log_mean(values, ratio))
+        likelihood[known] = scaled.log_likelihood(observed, values, ratio)
+    return Rival(expected, likelihood)
+
+
+def _of_signal(track: JudgedTrack, rival: Array) -> Rival:
+    known = track.known & np.isfinite(rival)
+    likelihood = np.full(track.grid.n_bins, np.nan)
+    if known.any():
+        error = track.observed[known] - rival[known]
+        sd = max(float(np.sqrt(np.square(error).mean())), 1e-6)
+        likelihood[known] = gaussian_log_pdf(error, 0.0, sd)
+    return Rival(np.where(known, rival, np.nan), likelihood)
+
+
+def _smoothed(track: JudgedTrack, rival: Array) -> Rival:
+    """Return the rival smoothed by the bandwidth that suits the truth best; gaps are taken as 0 while smoothing."""
+    known = track.known & np.isfinite(rival)
+    filled, edges = np.where(np.isfinite(rival), rival, 0.0), track.grid.edges
+    if not known.any() or not filled.any():
+        return Rival(np.full(track.grid.n_bins, np.nan), np.full(track.grid.n_bins, np.nan))
+    observed = np.where(known, track.observed, 0).astype(np.float64)
+    if track.kind == "counts":
+        ratio = float(np.log(max(observed.sum(), 0.5) / filled.sum()))
+        sd_bins = best_smoothing(observed, filled, edges, ratio).sd_bins
+        return _of_counts(track, np.where(known, smoothed(filled, sd_bins, edges), np.nan))
+    sd_bins = best_signal_smoothing(observed, filled, edges)
+    return _of_signal(track, np.where(known, smoothed(filled, sd_bins, edges), np.nan))
+
+
+def _marginal(track: JudgedTrack) -> Rival:
+    known = track.known
+    expected, likelihood = np.full((2, track.grid.n_bins), np.nan)
+    observed = track.observed[known].astype(np.float64)
+    if not len(observed):
+        return Rival(expected, likelihood)
+    if track.kind == "counts":
+        marginal = fit_marginal(observed)
+        expected[known] = np.exp(marginal.log_rate)
+        likelihood[known] = marginal.log_likelihood(observed)
+    else:
+        expected[known] = observed.mean()
+        likelihood[known] = gaussian_log_pdf(observed, observed.mean(), max(float(observed.std()), 1e-6))
+    return Rival(expected, likelihood)

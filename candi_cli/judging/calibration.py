@@ -1,0 +1,154 @@
+"""Rows and curves of whether predicted distributions mean what they say: what `calibrate` shows."""
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import reduce
+from operator import add
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from candi_cli.evaluation.crps import oracle_scaled
+from candi_cli.evaluation.reliability import (
+    PeakTally,
+    ReliabilityCurve,
+    auprc,
+    auroc,
+    base_rate,
+    brier,
+    ece,
+    log_loss,
+    reliability_curve,
+)
+from candi_cli.evaluation.scores import jackknife_error
+from candi_cli.evaluation.tallies import Curves, DistributionTally, curves, scores, tally
+from candi_cli.judging.classes import GENOME, STRATA, Mask, strata
+from candi_cli.judging.table import MODEL, Row
+from candi_cli.judging.tracks import JudgedTrack
+
+CENSORED = "model, censored at 0"
+Array = NDArray[np.float64]
+
+
+class Calibration(NamedTuple):
+    """How one track is calibrated.
+
+    Attributes
+    ----------
+    rows : of scores, of each class of bins and stratum
+    curves : over all bins, by predictor: the model, and of signal the model read as censored at 0
+    reliability : of peaks
+    """
+
+    rows: list[Row]
+    curves: dict[str, Curves]
+    reliability: ReliabilityCurve | None
+
+
+@dataclass(frozen=True)
+class _Place:
+    """A track and a class of its bins, for rows."""
+
+    track: JudgedTrack
+    region: str
+    predictor: str
+
+    def row(self, score: str, value: float, error: float, n: int, note: str = "") -> Row:
+        track = self.track
+        where = (track.biosample, track.assay, track.pool, track.kind)
+        return Row(*where, self.region, self.predictor, score, float(value), float(error), n, note)
+
+
+def calibration(track: JudgedTrack, masks: Mapping[str, Mask]) -> Calibration:
+    """Return how a track is calibrated in each class of bins, and in strata of what was predicted."""
+    if track.kind == "peaks":
+        return _of_peaks(track, masks)
+    found: list[Row] = []
+    by_predictor: dict[str, Curves] = {}
+    kept = masks[GENOME] & track.known
+    labels = strata(track, kept)
+    for predictor in (MODEL, CENSORED) if track.kind == "signal" else (MODEL,):
+        parts = [_tally(track, labels == number, predictor) for number in range(len(STRATA))]
+        whole = reduce(add, parts)
+        by_predictor[predictor] = curves(whole)
+        found += _rows(_Place(track, GENOME, predictor), whole)
+        found += _scale_rows(track, kept, predictor)
+        for name, mask in masks.items():
+            if name != GENOME:
+                found += _rows(_Place(track, name, predictor), _tally(track, mask & track.known, predictor))
+        for name, part in zip(STRATA, parts, strict=True):
+            found += _rows(_Place(track, f"predicted {name}", predictor), part)
+    return Calibration(found, by_predictor, None)
+
+
+def _tally(track: JudgedTrack, chosen: Mask, predictor: str) -> DistributionTally:
+    at = np.flatnonzero(chosen)
+    blocks = track.grid.blocks
+    n_blocks = int(blocks[-1]) + 1 if len(blocks) else 0
+    return tally(
+        track.kind, track.observed[at], track.parameters[:, at], blocks[at], n_blocks,
+        censored=predictor == CENSORED, positions=at,
+    )  # fmt: skip
+
+
+def _rows(place: _Place, total: DistributionTally) -> Iterator[Row]:
+    n = int(total.n.sum())
+    single = "fewer than two 1 Mb blocks: no standard error" if np.count_nonzero(total.n) < 2 else ""
+    for name, (value, error) in scores(total).items():
+        if total.kind == "counts" and name == "interval_error":
+            note = "discrete: an interval holds more than its level even of a perfect forecast; see pit_error"
+        else:
+            note = single if n else "no bins"
+        yield place.row(name, value, error, n, note)
+
+
+def _scale_rows(track: JudgedTrack, kept: Mask, predictor: str) -> Iterator[Row]:
+    """Yield the CRPS that is left when the scale of the mean is made right, and what a wrong scale costs."""
+    place, n = _Place(track, GENOME, predictor), int(kept.sum())
+    if not n:
+        return
+    split = oracle_scaled(
+        track.kind, track.observed[kept], track.parameters[:, kept], censored=predictor == CENSORED
+    )
+    for name in ("crps_oracle_scaled", "scale_error"):
+        yield place.row(name, getattr(split, _SPLIT[name]), math.nan, n)
+
+
+_SPLIT = {"crps_oracle_scaled": "at_best_scale", "scale_error": "scale_error"}
+_PEAK_SCORES = {
+    "brier": brier, "log_loss": log_loss, "ece": ece, "ece_equal_mass": lambda each: ece(each, equal_mass=True),
+    "auroc": auroc, "auprc": auprc, "base_rate": base_rate,
+}  # fmt: skip
+
+
+def _of_peaks(track: JudgedTrack, masks: Mapping[str, Mask]) -> Calibration:
+    found: list[Row] = []
+    curve = None
+    for name, mask in masks.items():
+        chosen = mask & track.known
+        blocks = track.grid.blocks[chosen]
+        observed, logit = track.observed[chosen] > 0, track.parameters[0, chosen]
+        whole = PeakTally.of(observed, logit)
+        values = {score: of(whole) for score, of in _PEAK_SCORES.items()}
+        errors = _jackknife(whole, observed, logit, blocks)
+        for score, value in values.items():
+            note = "all bins are alike: peaks, or none" if math.isnan(value) and whole.n else ""
+            found.append(_Place(track, name, MODEL).row(score, value, errors[score], whole.n, note))
+        if name == GENOME:
+            curve = reliability_curve(whole, equal_mass=True)
+    return Calibration(found, {}, curve)
+
+
+def _jackknife(
+    whole: PeakTally, observed: NDArray[np.bool_], logit: NDArray[np.float32], blocks: NDArray[np.int32]
+) -> dict[str, float]:
+    """Return the delete-one-block standard error of each score; NaN with fewer than two blocks."""
+    edges = np.flatnonzero(np.diff(blocks, prepend=-1, append=-1))
+    left_out: dict[str, list[float]] = {score: [] for score in _PEAK_SCORES}
+    for start, end in zip(edges[:-1], edges[1:], strict=True):
+        rest = whole - PeakTally.of(observed[start:end], logit[start:end])
+        for score, of in _PEAK_SCORES.items():
+            left_out[score].append(of(rest))
+    return {score: jackknife_error(values) for score, values in left_out.items()}
