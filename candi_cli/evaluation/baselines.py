@@ -3,21 +3,29 @@
 The two predictors of counts are negative binomial, and fitted to training counts by likelihood, so that a model is
 compared with them in nats. `log_depth` is the natural log of an experiment's depth in any unit, the same when fitting
 as when predicting; it may be given for each entry.
+
+The others are tracks: smoothed by a Gaussian kernel, or with the distribution of values of another track. `offsets`,
+shape (R + 1,), say where each contiguous region begins in the track, and where the last one ends.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.ndimage import gaussian_filter1d
 from scipy.optimize import minimize
 from scipy.special import digamma
+from scipy.stats import rankdata
 
 from candi_cli.evaluation.distributions import negative_binomial_log_pmf
 
 Array = NDArray[np.float64]
 LOG_DISPERSION_BOUNDS = (-10.0, 12.0)
+BANDWIDTHS = (0.0, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0)  # in bins
 _LOG_PSEUDO_COUNT_BOUNDS = (-14.0, 14.0)
+_FITTED_BINS = 100_000  # two parameters are then known to 1 %, and a bandwidth takes a second
 
 
 class Marginal(NamedTuple):
@@ -65,6 +73,19 @@ class ScaledTrack(NamedTuple):
     def log_likelihood(self, counts: ArrayLike, track: ArrayLike, log_ratio: ArrayLike = 0.0) -> Array:
         """Return the log-likelihood of each count, in nats."""
         return negative_binomial_log_pmf(counts, self.log_mean(track, log_ratio), self.log_dispersion)
+
+
+class Smoothing(NamedTuple):
+    """A smoothed track as a predictor of counts.
+
+    Attributes
+    ----------
+    sd_bins : of the Gaussian kernel
+    scaled : what turns the smoothed track into a negative binomial
+    """
+
+    sd_bins: float
+    scaled: ScaledTrack
 
 
 def fit_marginal(counts: ArrayLike, log_depth: ArrayLike = 0.0) -> Marginal:
@@ -126,6 +147,98 @@ def mean_of_others(tracks: ArrayLike) -> Array:
         n = measured[others].sum(axis=0)
         means[row] = np.where(n > 0, known[others].sum(axis=0) / np.maximum(n, 1), np.nan)
     return means
+
+
+def smoothed(track: ArrayLike, sd_bins: float, offsets: ArrayLike | None = None) -> Array:
+    """Return the track smoothed by a Gaussian kernel within each contiguous region; as it is where the sd is 0.
+
+    A region is mirrored at its ends, so that its sum stays what it is, and no region hears of another.
+
+    Parameters
+    ----------
+    track : shape (L,), without NaN; offsets : shape (R + 1,), all of the track is one region if left out
+    """
+    track = np.asarray(track, dtype=np.float64)
+    if sd_bins <= 0:
+        return track.copy()
+    edges = np.array([0, len(track)]) if offsets is None else np.asarray(offsets, dtype=np.int64)
+    if edges[0] != 0 or edges[-1] != len(track):
+        raise ValueError(f"regions of bins {edges[0]} to {edges[-1]}; the track has {len(track)}")
+    result = np.empty(len(track))
+    for start, end in pairwise(edges):
+        if end > start:
+            result[start:end] = gaussian_filter1d(track[start:end], sd_bins, mode="reflect")
+    return result
+
+
+def best_smoothing(
+    counts: ArrayLike,
+    track: ArrayLike,
+    offsets: ArrayLike | None = None,
+    log_ratio: float = 0.0,
+    *,
+    bandwidths: Sequence[float] = BANDWIDTHS,
+) -> Smoothing:
+    """Return the bandwidth at which the smoothed track predicts training counts with the highest likelihood.
+
+    The track has to be other reads than the counts, such as the thinned input and the reads thinned away: a track that
+    holds what it predicts is best left as it is. At most about 100,000 bins, evenly spread, are used in fitting.
+
+    Parameters
+    ----------
+    counts : shape (L,), training counts; track : shape (L,), >= 0, what predicts them
+    log_ratio : natural log of the depth of the counts over that of the track
+    """
+    counts = np.asarray(counts, dtype=np.float64)
+    chosen = slice(None, None, max(1, len(counts) // _FITTED_BINS))
+    best, highest = None, -np.inf
+    for sd_bins in bandwidths:
+        smooth = smoothed(track, sd_bins, offsets)[chosen]
+        scaled = fit_scaled_track(counts[chosen], smooth, log_ratio)
+        likelihood = float(scaled.log_likelihood(counts[chosen], smooth, log_ratio).sum())
+        if best is None or likelihood > highest:
+            best, highest = Smoothing(float(sd_bins), scaled), likelihood
+    if best is None:
+        raise ValueError("no bandwidth to choose from")
+    return best
+
+
+def best_signal_smoothing(
+    observed: ArrayLike,
+    track: ArrayLike,
+    offsets: ArrayLike | None = None,
+    *,
+    bandwidths: Sequence[float] = BANDWIDTHS,
+) -> float:
+    """Return the bandwidth, in bins, at which the smoothed track predicts observed signal with the highest likelihood.
+
+    It is that of a Gaussian around the smoothed track, of one sd in all bins: highest where the squared error is least.
+
+    Parameters
+    ----------
+    observed : shape (L,), training signal; track : shape (L,), in the same units, another experiment than the observed
+    """
+    observed = np.asarray(observed, dtype=np.float64)
+    errors = [float(np.square(observed - smoothed(track, sd, offsets)).sum()) for sd in bandwidths]
+    return float(bandwidths[int(np.argmin(errors))])
+
+
+def quantile_matched(track: ArrayLike, reference: ArrayLike) -> Array:
+    """Return the track with the distribution of a reference: each value becomes the reference's quantile at its rank.
+
+    Equal values share their mean rank, and so stay equal. Between values of the reference, quantiles are on a line; if
+    both tracks have L bins and no ties, the result has exactly the reference's values.
+
+    Parameters
+    ----------
+    track : shape (L,); reference : shape (R,); both without NaN
+    """
+    ordered = np.sort(np.asarray(reference, dtype=np.float64).ravel())
+    if not len(ordered):
+        raise ValueError("a reference without bins has no quantiles")
+    ranks = rankdata(np.asarray(track, dtype=np.float64))
+    places = (ranks - 0.5) * (len(ordered) / max(len(ranks), 1)) - 0.5
+    return np.interp(places, np.arange(len(ordered)), ordered)
 
 
 def _tally(*columns: ArrayLike) -> tuple[list[Array], Array]:
