@@ -23,6 +23,10 @@ class TrackError(CandiError):
     """A bigWig, bedGraph or file of peaks that cannot be read or written."""
 
 
+class AnnotationError(CandiError):
+    """A file of genes, or of their expression, that cannot be read or does not fit another."""
+
+
 class SequenceError(CandiError):
     """A FASTA file that cannot be read or does not fit the reads."""
 

@@ -31,6 +31,7 @@ HOMES = {
     "numba": "io",
     "matplotlib": "report",
     "jinja2": "report",
+    "sklearn": "evaluation",
 }
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
