@@ -86,6 +86,12 @@ class Judgement:
                     f"{other.name}: bins of {other.rule.resolution} bp, but of {self.stores[0].rule.resolution} bp in "
                     f"{self.stores[0].name}; judge stores of one resolution"
                 )
+            for chrom, length in other.chromsizes.items():
+                if self.stores[0].chromsizes.get(chrom, length) != length:
+                    raise StoreError(
+                        f"{other.name}: {chrom} is {length:,} bp, but {self.stores[0].chromsizes[chrom]:,} bp in "
+                        f"{self.stores[0].name}; judge stores of one genome build"
+                    )
         if self.options.predictions:
             self._open_predictions()
         else:
@@ -93,8 +99,10 @@ class Judgement:
 
     @property
     def chromsizes(self) -> Chromsizes:
-        """Chromosomes of what is judged."""
-        return self._given.chromsizes if self.options.is_given else self.stores[0].chromsizes
+        """Chromosomes of what is judged, in all stores."""
+        if self.options.is_given:
+            return self._given.chromsizes
+        return {chrom: length for store in self.stores[::-1] for chrom, length in store.chromsizes.items()}
 
     @property
     def resolution(self) -> int:

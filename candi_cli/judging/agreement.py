@@ -24,7 +24,7 @@ from candi_cli.evaluation.reliability import (
     precision,
     recall,
 )
-from candi_cli.evaluation.scores import error_by_cv, in_top, jackknife_error, missed, track_scores
+from candi_cli.evaluation.scores import error_by_cv, in_top, mean_with_error, missed, track_scores
 from candi_cli.evaluation.tracks import (
     coefficient_of_variation,
     negative_binomial_quantiles,
@@ -119,18 +119,8 @@ def _scores(track: JudgedTrack, predictor: Predictor, region: str, chosen: Mask)
         yield row_of(track, region, predictor.name, name, value, error, n, note)
     likelihood = predictor.log_likelihood[chosen]
     if len(likelihood) and np.isfinite(likelihood).all():
-        value, error = _mean_with_error(-likelihood, blocks)
+        value, error = mean_with_error(-likelihood, blocks)
         yield row_of(track, region, predictor.name, "nll", value, error, len(likelihood))
-
-
-def _mean_with_error(values: Array, blocks: NDArray[np.int32]) -> tuple[float, float]:
-    """Return a mean and its delete-one-block jackknife standard error."""
-    n = np.bincount(blocks).astype(np.float64)
-    sums = np.bincount(blocks, weights=values)
-    sums, n = sums[n > 0], n[n > 0]
-    if len(n) < 2:
-        return float(values.mean()), math.nan
-    return float(values.mean()), jackknife_error((sums.sum() - sums) / (n.sum() - n))
 
 
 def row_of(

@@ -10,7 +10,10 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from candi_cli.evaluation.calibration import critical_levels
 from candi_cli.evaluation.crps import oracle_scaled
+from candi_cli.evaluation.distributions import censored_normal_cdf, gaussian_cdf, negative_binomial_cdf
+from candi_cli.evaluation.recalibration import LevelMap
 from candi_cli.evaluation.reliability import (
     PeakTally,
     ReliabilityCurve,
@@ -22,13 +25,14 @@ from candi_cli.evaluation.reliability import (
     log_loss,
     reliability_curve,
 )
-from candi_cli.evaluation.scores import jackknife_error
-from candi_cli.evaluation.tallies import Curves, DistributionTally, curves, scores, tally
+from candi_cli.evaluation.scores import jackknife_error, mean_with_error
+from candi_cli.evaluation.tallies import SHOWN_LEVELS, Curves, DistributionTally, curves, scores, tally
 from candi_cli.judging.classes import GENOME, STRATA, Mask, strata
 from candi_cli.judging.table import MODEL, Row
 from candi_cli.judging.tracks import JudgedTrack
 
-CENSORED = "model, censored at 0"
+CENSORED = ", censored at 0"  # after the name of a predictor of signal
+MODEL_AFTER = "model, recalibrated"
 Array = NDArray[np.float64]
 
 
@@ -61,25 +65,26 @@ class _Place:
         return Row(*where, self.region, self.predictor, score, float(value), float(error), n, note)
 
 
-def calibration(track: JudgedTrack, masks: Mapping[str, Mask]) -> Calibration:
+def calibration(track: JudgedTrack, masks: Mapping[str, Mask], *, predictor: str = MODEL) -> Calibration:
     """Return how a track is calibrated in each class of bins, and in strata of what was predicted."""
     if track.kind == "peaks":
-        return _of_peaks(track, masks)
+        return _of_peaks(track, masks, predictor)
     found: list[Row] = []
     by_predictor: dict[str, Curves] = {}
     kept = masks[GENOME] & track.known
     labels = strata(track, kept)
-    for predictor in (MODEL, CENSORED) if track.kind == "signal" else (MODEL,):
-        parts = [_tally(track, labels == number, predictor) for number in range(len(STRATA))]
+    for name in (predictor, predictor + CENSORED) if track.kind == "signal" else (predictor,):
+        parts = [_tally(track, labels == number, name) for number in range(len(STRATA))]
         whole = reduce(add, parts)
-        by_predictor[predictor] = curves(whole)
-        found += _rows(_Place(track, GENOME, predictor), whole)
-        found += _scale_rows(track, kept, predictor)
-        for name, mask in masks.items():
-            if name != GENOME:
-                found += _rows(_Place(track, name, predictor), _tally(track, mask & track.known, predictor))
-        for name, part in zip(STRATA, parts, strict=True):
-            found += _rows(_Place(track, f"predicted {name}", predictor), part)
+        by_predictor[name] = curves(whole)
+        found += _rows(_Place(track, GENOME, name), whole)
+        found += _scale_rows(track, kept, name)
+        found += _delivered_rows(track, kept, name)
+        for region, mask in masks.items():
+            if region != GENOME:
+                found += _rows(_Place(track, region, name), _tally(track, mask & track.known, name))
+        for stratum, part in zip(STRATA, parts, strict=True):
+            found += _rows(_Place(track, f"predicted {stratum}", name), part)
     return Calibration(found, by_predictor, None)
 
 
@@ -89,7 +94,7 @@ def _tally(track: JudgedTrack, chosen: Mask, predictor: str) -> DistributionTall
     n_blocks = int(blocks[-1]) + 1 if len(blocks) else 0
     return tally(
         track.kind, track.observed[at], track.parameters[:, at], blocks[at], n_blocks,
-        censored=predictor == CENSORED, positions=at,
+        censored=predictor.endswith(CENSORED), positions=at,
     )  # fmt: skip
 
 
@@ -110,10 +115,27 @@ def _scale_rows(track: JudgedTrack, kept: Mask, predictor: str) -> Iterator[Row]
     if not n:
         return
     split = oracle_scaled(
-        track.kind, track.observed[kept], track.parameters[:, kept], censored=predictor == CENSORED
+        track.kind, track.observed[kept], track.parameters[:, kept], censored=predictor.endswith(CENSORED)
     )
     for name in ("crps_oracle_scaled", "scale_error"):
         yield place.row(name, getattr(split, _SPLIT[name]), math.nan, n)
+
+
+def _delivered_rows(track: JudgedTrack, kept: Mask, predictor: str) -> Iterator[Row]:
+    """Yield how many bins lie in the intervals that would be written as tracks: those of the recalibrated levels."""
+    place, n = _Place(track, GENOME, predictor), int(kept.sum())
+    if track.levels is None or not n:
+        return
+    observed, parameters = track.observed[kept].astype(np.float64), track.parameters[:, kept].astype(np.float64)
+    cdf = negative_binomial_cdf if track.kind == "counts" else gaussian_cdf
+    if predictor.endswith(CENSORED):
+        cdf = censored_normal_cdf
+    inside = critical_levels(cdf(observed, *parameters))
+    blocks = track.grid.blocks[kept]
+    levels = LevelMap.from_json(list(track.levels))
+    for level in SHOWN_LEVELS:
+        value, error = mean_with_error((inside <= levels.apply([level])[0]).astype(np.float64), blocks)
+        yield place.row(f"delivered_coverage_{round(100 * level)}", value, error, n)
 
 
 _SPLIT = {"crps_oracle_scaled": "at_best_scale", "scale_error": "scale_error"}
@@ -123,7 +145,7 @@ _PEAK_SCORES = {
 }  # fmt: skip
 
 
-def _of_peaks(track: JudgedTrack, masks: Mapping[str, Mask]) -> Calibration:
+def _of_peaks(track: JudgedTrack, masks: Mapping[str, Mask], predictor: str) -> Calibration:
     found: list[Row] = []
     curve = None
     for name, mask in masks.items():
@@ -135,7 +157,7 @@ def _of_peaks(track: JudgedTrack, masks: Mapping[str, Mask]) -> Calibration:
         errors = _jackknife(whole, observed, logit, blocks)
         for score, value in values.items():
             note = "all bins are alike: peaks, or none" if math.isnan(value) and whole.n else ""
-            found.append(_Place(track, name, MODEL).row(score, value, errors[score], whole.n, note))
+            found.append(_Place(track, name, predictor).row(score, value, errors[score], whole.n, note))
         if name == GENOME:
             curve = reliability_curve(whole, equal_mass=True)
     return Calibration(found, {}, curve)

@@ -33,6 +33,8 @@ class JudgedTrack:
     observed : shape (L,), over the bins of the grid: reads per bin, arcsinh(-log10 p), or 0 and 1; NaN where not
         measured
     parameters : shape (P, L), of the predicted distribution, as in `store.predictions.PARAMETERS`
+    levels : what the levels of central intervals are replaced by before they are written, as
+        `evaluation.recalibration.LevelMap` keeps them; None where they are not
     """
 
     biosample: str
@@ -42,6 +44,7 @@ class JudgedTrack:
     grid: Grid
     observed: Float
     parameters: Float
+    levels: tuple[float, ...] | None = None
 
     @property
     def name(self) -> str:
@@ -153,7 +156,10 @@ def read_track(
     for piece in grid.pieces(_PIECE_BINS):
         values = predictions.read(*key, PARAMETERS[kind], piece.region.chrom, piece.first, piece.last)
         parameters[:, piece.place] = values
-    return JudgedTrack(*key, pool, kind, grid, observed.read(*key, kind, grid), parameters)
+    fits = predictions.described.tracks[key].get("recalibration") or {}
+    levels = fits.get("levels", {}).get(kind)
+    truth = observed.read(*key, kind, grid)
+    return JudgedTrack(*key, pool, kind, grid, truth, parameters, tuple(levels) if levels else None)
 
 
 def kinds_of(track: dict[str, Any]) -> list[str]:

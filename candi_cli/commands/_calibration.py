@@ -1,0 +1,111 @@
+"""The work of `candi calibrate`: judging, and learning a recalibration."""
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from candi_cli import __version__
+from candi_cli.commands import command_line
+from candi_cli.commands._annotation import read_annotation
+from candi_cli.commands._console import console
+from candi_cli.commands._judge_options import JudgeOptions
+from candi_cli.commands._judging import Judgement, files_read
+from candi_cli.commands._output import check_writable, replacing
+from candi_cli.commands._recalibration import Collected, recalibrated
+from candi_cli.commands._score_pages import Calibrated, calibration_page
+from candi_cli.commands._scores_output import check_scores_output, deliver_scores
+from candi_cli.errors import RequestError
+from candi_cli.genome import parse_regions
+from candi_cli.judging.calibration import MODEL_AFTER, calibration
+from candi_cli.judging.table import Row
+from candi_cli.model import save
+from candi_cli.model.recalibration import Recalibration
+
+
+def calibrate(options: JudgeOptions) -> None:
+    """Judge predicted distributions, and write the scores."""
+    check_scores_output(options.output, inputs=files_read(options))
+    with ExitStack() as stack:
+        judgement = Judgement(options, stack)
+        annotated = read_annotation(options, judgement.chromsizes)
+        rows: list[Row] = []
+        judged: list[Calibrated] = []
+        for each in judgement.tracks():
+            track = each.track
+            console.log(f"{track.name}: {np.count_nonzero(track.known):,} bins")
+            found = calibration(track, annotated.annotation.masks(track.grid))
+            rows += found.rows
+            judged.append(Calibrated.of(track, found))
+        judgement.note_empty(rows)
+        deliver_scores(calibration_page(judgement, rows, judged), options.output)
+
+
+def fit_and_judge(
+    options: JudgeOptions, *, fit: bool, test_regions: Sequence[str], new_model: Path | None
+) -> None:
+    """Learn a recalibration on some chromosomes, judge it on others, and write both.
+
+    Raises
+    ------
+    RequestError
+        Options are missing, or a chromosome is in both.
+    """
+    if not (fit and test_regions and new_model is not None and options.regions):
+        raise RequestError("--fit: needs -r REGION to fit on, --test REGION to judge on, and -M MODEL to write; give all")
+    if options.is_given or options.predictions:
+        raise RequestError("--fit: changes a model; give STORE and -m, not tracks or --predictions")
+    if new_model.suffix != ".safetensors":
+        raise RequestError(f"-M {new_model}: a model file ends in .safetensors; name it so")
+    check_writable(new_model, inputs=files_read(options))
+    check_scores_output(options.output, inputs=files_read(options))
+    with ExitStack() as stack:
+        judgement = Judgement(options, stack)
+        _check_apart(options.regions, test_regions, judgement)
+        annotated = read_annotation(options, judgement.chromsizes)
+        collected = Collected(seed=options.seed)
+        for each in judgement.tracks(recalibrated=False):
+            console.log(f"fit to {each.track.name}: {np.count_nonzero(each.track.known):,} bins")
+            collected.add(each.track, annotated.annotation.masks(each.track.grid))
+        fits = collected.fits(judgement.note)
+        rows: list[Row] = []
+        judged: list[Calibrated] = []
+        for each in judgement.tracks(recalibrated=False, regions=test_regions):
+            before = each.track
+            masks = annotated.annotation.masks(before.grid)
+            found = calibration(before, masks)
+            rows += found.rows
+            judged.append(Calibrated.of(before, found))
+            key = (before.assay, before.pool, before.kind)
+            own = next((one for one in fits if (one.assay, one.pool, one.kind) == key), None)
+            if own is not None:
+                after = recalibrated(before, own)
+                found = calibration(after, masks, predictor=MODEL_AFTER)
+                rows += found.rows
+                judged.append(Calibrated.of(after, found, predictor=MODEL_AFTER))
+        model = judgement.model
+        assert model is not None
+        fitted_on = {
+            "regions": list(options.regions), "judged_on": list(test_regions),
+            "stores": [path.name for path in options.stores], "tracks": collected.names, "command": command_line(),
+            "candi": __version__, "seed": options.seed,
+        }  # fmt: skip
+        card = replace(model.card, recalibration=Recalibration(tuple(fits), fitted_on))
+        judgement.note_empty(rows)
+        with replacing(new_model) as temporary:
+            save(temporary, model.network, card)
+        console.log(f"{new_model}: {len(fits)} tracks recalibrated")
+        deliver_scores(calibration_page(judgement, rows, judged), options.output)
+
+
+def _check_apart(fitted: Sequence[str], judged: Sequence[str], judgement: Judgement) -> None:
+    """Raise RequestError where a chromosome is both fitted on and judged on."""
+    sizes, resolution = judgement.chromsizes, judgement.resolution
+    one, other = ({region.chrom for region in parse_regions(each, sizes, resolution)} for each in (fitted, judged))
+    both = sorted(one & other)
+    if both:
+        raise RequestError(
+            f"--fit: {', '.join(both)} is both in -r and in --test; a fit is judged on chromosomes that it has not seen"
+        )

@@ -1,0 +1,68 @@
+"""Where scores go: TSV on stdout, one file, or a folder with a page."""
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+
+from candi_cli.commands._console import console
+from candi_cli.commands._output import check_writable, replacing
+from candi_cli.errors import OutputError
+from candi_cli.report.judgement import JudgementReport, to_json, to_tsv, write_report
+
+STDOUT = Path("-")
+_OURS = "scores.json"  # what a folder of scores holds
+
+
+def check_scores_output(output: Path | None, *, inputs: Sequence[Path | None]) -> None:
+    """Raise OutputError unless the scores can be written; call it before the work."""
+    if output is None or output == STDOUT:
+        return
+    if not str(output) or output == Path():
+        raise OutputError("-o: names nothing; give OUT.tsv, OUT.json or a folder")
+    if _is_file(output):
+        check_writable(output, inputs=inputs)
+        return
+    if output.exists() and not output.is_dir():
+        raise OutputError(f"{output}: is a file; give a folder, or a name that ends in .tsv or .json, with -o")
+    if output.is_dir() and any(output.iterdir()) and not (output / _OURS).exists():
+        raise OutputError(f"{output}: holds other files, which would be lost; give a new folder with -o")
+    check_writable(output.absolute().parent / f"{output.name}.probe")
+
+
+def deliver_scores(report: JudgementReport, output: Path | None) -> None:
+    """Write a report where it was asked for."""
+    if output is None or output == STDOUT:
+        click.echo(to_tsv(report), nl=False)
+    elif _is_file(output):
+        with replacing(output) as temporary:
+            text = to_json(report) if output.suffix == ".json" else to_tsv(report)
+            temporary.write_text(text, encoding="utf-8")
+    else:
+        _write_folder(report, output)
+        console.log(f"{output / 'index.html'}: {len(report.rows):,} scores")
+
+
+def _is_file(output: Path) -> bool:
+    return output.suffix in (".tsv", ".json") and not output.is_dir()
+
+
+def _write_folder(report: JudgementReport, output: Path) -> None:
+    """Write the folder beside its name, and put it in the place of an older one when it is complete."""
+    output = output.resolve()
+    new = output.with_name(f".{output.name}.new")
+    shutil.rmtree(new, ignore_errors=True)
+    try:
+        new.mkdir()
+        write_report(new, report)
+        if output.exists():
+            old = output.with_name(f".{output.name}.old")
+            shutil.rmtree(old, ignore_errors=True)
+            output.rename(old)
+            new.rename(output)
+            shutil.rmtree(old)
+        else:
+            new.rename(output)
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
