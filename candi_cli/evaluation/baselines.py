@@ -182,7 +182,7 @@ def best_smoothing(
     """Return the bandwidth at which the smoothed track predicts training counts with the highest likelihood.
 
     The track has to be other reads than the counts, such as the thinned input and the reads thinned away: a track that
-    holds what it predicts is best left as it is. At most about 100,000 bins, evenly spread, are used in fitting.
+    holds what it predicts is best left as it is. At most 100,000 bins, evenly spread, are used in fitting.
 
     Parameters
     ----------
@@ -190,7 +190,7 @@ def best_smoothing(
     log_ratio : natural log of the depth of the counts over that of the track
     """
     counts = np.asarray(counts, dtype=np.float64)
-    chosen = slice(None, None, max(1, len(counts) // _FITTED_BINS))
+    chosen = slice(None, None, max(1, -(-len(counts) // _FITTED_BINS)))
     best, highest = None, -np.inf
     for sd_bins in bandwidths:
         smooth = smoothed(track, sd_bins, offsets)[chosen]
