@@ -3,15 +3,19 @@
 import numpy as np
 import pytest
 from scipy.optimize import minimize
-from scipy.stats import nbinom, poisson
+from scipy.stats import nbinom, norm, poisson
 
 from candi_cli.evaluation.baselines import (
     LOG_DISPERSION_BOUNDS,
     Marginal,
     ScaledTrack,
+    best_signal_smoothing,
+    best_smoothing,
     fit_marginal,
     fit_scaled_track,
     mean_of_others,
+    quantile_matched,
+    smoothed,
 )
 
 
@@ -132,3 +136,107 @@ def test_what_was_not_measured_is_not_averaged():
     means = mean_of_others([[1.0, nan], [3.0, 5.0], [nan, 7.0]])
     np.testing.assert_array_equal(means, [[3.0, 6.0], [1.0, 7.0], [2.0, 5.0]])
     assert np.isnan(mean_of_others([[1.0, 2.0]])).all()
+
+
+def test_an_impulse_becomes_a_gaussian_with_the_sd_given():
+    track = np.zeros(201)
+    track[100] = 1
+    smooth = smoothed(track, 5)
+    # the kernel ends at 4 sd
+    np.testing.assert_allclose(smooth, norm.pdf(np.arange(-100, 101), scale=5), atol=2e-5)
+
+
+def test_smoothing_is_the_sum_over_the_mirrored_region(rng):
+    track, sd = rng.exponential(size=30), 3.0
+    mirrored = np.concatenate([track[::-1], track, track[::-1]])
+    reach = np.arange(-12, 13)
+    kernel = np.exp(-0.5 * (reach / sd) ** 2)
+    by_hand = [(kernel * mirrored[30 + bin_ + reach]).sum() / kernel.sum() for bin_ in range(30)]
+    np.testing.assert_allclose(smoothed(track, sd), by_hand)
+
+
+def test_no_region_hears_of_another_and_each_keeps_its_sum(rng):
+    track, offsets = rng.poisson(2.0, 400).astype(float), [0, 3, 3, 250, 400]
+    smooth, changed = smoothed(track, 4, offsets), track.copy()
+    for start, end in ((0, 3), (3, 250), (250, 400)):
+        assert smooth[start:end].sum() == pytest.approx(track[start:end].sum())
+    changed[250:] = 1e9
+    np.testing.assert_array_equal(smoothed(changed, 4, offsets)[:250], smooth[:250])
+    np.testing.assert_array_equal(smoothed(track, 0), track)
+    with pytest.raises(ValueError, match="regions"):
+        smoothed(track, 4, [0, 300])
+
+
+def wavy_rate(rng, sd_bins, n_bins=20_000):
+    wave = smoothed(rng.normal(size=n_bins), sd_bins)
+    return np.exp(1.5 * wave / wave.std())
+
+
+def test_the_best_bandwidth_follows_the_width_of_what_is_there(rng):
+    chosen = []
+    for width in (2, 30):
+        rate = wavy_rate(rng, width)
+        seen, rest = rng.poisson(0.3 * rate), rng.poisson(rate)
+        best = best_smoothing(rest, seen, None, np.log(1 / 0.3))
+        chosen.append(best.sd_bins)
+        smooth = smoothed(seen, best.sd_bins)
+        gained = best.scaled.log_likelihood(rest, smooth, np.log(1 / 0.3)).mean()
+        plain = fit_scaled_track(rest, seen, np.log(1 / 0.3)).log_likelihood(rest, seen, np.log(1 / 0.3)).mean()
+        assert gained > plain + 0.05
+    assert 0 < chosen[0] < chosen[1]
+
+
+def test_no_other_bandwidth_has_a_higher_likelihood(rng):
+    rate = wavy_rate(rng, 5, 5000)
+    seen, rest, offsets = rng.poisson(0.5 * rate), rng.poisson(rate), [0, 2000, 5000]
+    best = best_smoothing(rest, seen, offsets, np.log(2), bandwidths=(0, 2, 4, 8))
+    likelihoods = {}
+    for sd in (0, 2, 4, 8):
+        smooth = smoothed(seen, sd, offsets)
+        log_mean = np.log(smooth + (fitted := fit_scaled_track(rest, smooth, np.log(2))).pseudo_count) + np.log(2)
+        n = np.exp(fitted.log_dispersion)
+        likelihoods[sd] = nbinom.logpmf(rest, n, n / (n + np.exp(log_mean))).sum()
+    assert best.sd_bins == max(likelihoods, key=likelihoods.get)
+    with pytest.raises(ValueError, match="no bandwidth"):
+        best_smoothing(rest, seen, bandwidths=())
+
+
+def test_a_track_that_holds_what_it_predicts_is_best_left_as_it_is(rng):
+    track = rng.poisson(3.0, 5000)
+    assert best_smoothing(track, track).sd_bins == 0
+    assert best_signal_smoothing(track, track) == 0
+
+
+def test_the_bandwidth_for_signal_has_the_least_error(rng):
+    truth = smoothed(rng.normal(size=5000), 6) * 4
+    observed, other = truth + rng.normal(size=(2, 5000))
+    best = best_signal_smoothing(observed, other, [0, 5000])
+    errors = {sd: np.mean((observed - smoothed(other, sd)) ** 2) for sd in (0, 0.5, 1, 2, 4, 8, 16, 32, 64)}
+    assert best == min(errors, key=errors.get)
+    assert 1 < best < 64
+
+
+def test_quantile_matching_gives_the_values_of_the_reference_in_the_order_of_the_track(rng):
+    track, reference = rng.normal(size=500), rng.exponential(size=500)
+    matched = quantile_matched(track, reference)
+    np.testing.assert_array_equal(np.sort(matched), np.sort(reference))
+    np.testing.assert_array_equal(np.argsort(matched), np.argsort(track))
+    np.testing.assert_allclose(quantile_matched(np.exp(track), reference), matched)
+
+
+def test_a_track_matched_with_itself_is_itself_also_with_ties(rng):
+    track = rng.poisson(1.0, 1001).astype(float)
+    matched = quantile_matched(track, track)
+    for value in np.unique(track):
+        assert np.unique(matched[track == value]).size == 1
+    np.testing.assert_allclose(matched, track)
+
+
+def test_a_reference_of_another_length_gives_its_quantiles(rng):
+    track, reference = rng.normal(size=999), rng.exponential(size=20_000)
+    matched = quantile_matched(track, reference)
+    levels = (np.argsort(np.argsort(track)) + 0.5) / 999
+    np.testing.assert_allclose(matched, np.quantile(reference, levels, method="hazen"))
+    assert quantile_matched([3.0, 1.0, 3.0, 2.0], [10.0, 20.0, 30.0, 40.0]).tolist() == [35.0, 10.0, 35.0, 20.0]
+    with pytest.raises(ValueError, match="reference"):
+        quantile_matched(track, [])
