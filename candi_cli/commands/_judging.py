@@ -19,6 +19,7 @@ from candi_cli.errors import ModelError, RequestError, StoreError
 from candi_cli.genome import Chromsizes, Region, parse_region, parse_regions
 from candi_cli.judging.given import Given, GivenTracks
 from candi_cli.judging.grid import Grid
+from candi_cli.judging.table import Row
 from candi_cli.judging.tracks import (
     DENOISED,
     IMPUTED,
@@ -130,6 +131,12 @@ class Judgement:
         if line and line not in self.notes:
             self.notes.append(line)
             console.warn(line)
+
+    def note_empty(self, rows: Sequence[Row]) -> None:
+        """Note classes of bins that hold no judged bin of any track."""
+        for region in dict.fromkeys(row.region for row in rows):
+            if not any(row.n for row in rows if row.region == region):
+                self.note(f"{region}: no judged bin is in it; its scores are NA")
 
     def grid(self, regions: Sequence[Region]) -> Grid:
         """Return the grid of some regions, the same for the same."""

@@ -155,6 +155,23 @@ def jackknife_error(left_out: ArrayLike) -> float:
     return math.sqrt((n_blocks - 1) / n_blocks * float(np.square(left_out - left_out.mean()).sum()))
 
 
+def mean_with_error(values: ArrayLike, blocks: ArrayLike) -> tuple[float, float]:
+    """Return the mean of bins and its delete-one-block jackknife standard error; NaN where they do not exist.
+
+    Parameters
+    ----------
+    values : shape (L,); blocks : shape (L,), numbers from 0 on of the genomic block of each bin
+    """
+    values, blocks = np.asarray(values, dtype=np.float64), np.asarray(blocks)
+    if not len(values):
+        return NAN, NAN
+    n = np.bincount(blocks)
+    sums, sizes = np.bincount(blocks, weights=values)[n > 0], n[n > 0].astype(np.float64)
+    if len(sizes) < 2:
+        return float(values.mean()), NAN
+    return float(values.mean()), jackknife_error(_rest(sums) / _rest(sizes))
+
+
 def in_top(values: ArrayLike, share: float = 0.01) -> Mask:
     """Return which bins are as high as the n-th highest, n = int(share * L): ties with it are all in.
 
