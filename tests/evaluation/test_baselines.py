@@ -201,6 +201,27 @@ def test_no_other_bandwidth_has_a_higher_likelihood(rng):
         best_smoothing(rest, seen, bandwidths=())
 
 
+def test_bandwidths_are_compared_within_regions(rng):
+    # regions of ten bins and one level: the widest kernel is the best, unless it reaches into the next region
+    offsets = np.arange(0, 2010, 10)
+    rate = np.repeat(np.where(np.arange(200) % 2, 0.2, 8.0), 10)
+    seen, rest = rng.poisson(rate), rng.poisson(rate)
+    assert best_smoothing(rest, seen, offsets, bandwidths=(0, 1, 20)).sd_bins == 20
+    assert best_smoothing(rest, seen, bandwidths=(0, 1, 20)).sd_bins < 20
+    assert best_signal_smoothing(rest, seen, offsets, bandwidths=(0, 1, 20)) == 20
+    assert best_signal_smoothing(rest, seen, bandwidths=(0, 1, 20)) < 20
+
+
+def test_of_many_bins_evenly_spread_ones_are_fitted(rng, monkeypatch):
+    monkeypatch.setattr("candi_cli.evaluation.baselines._FITTED_BINS", 400)
+    rate = wavy_rate(rng, 5, 1000)
+    seen, rest = rng.poisson(rate), rng.poisson(rate)
+    best, changed = best_smoothing(rest, seen), np.where(np.arange(1000) % 3, 1000, rest)
+    assert best_smoothing(changed, seen) == best
+    smooth = smoothed(seen, best.sd_bins)[::3]
+    assert best.scaled == fit_scaled_track(rest[::3], smooth)
+
+
 def test_a_track_that_holds_what_it_predicts_is_best_left_as_it_is(rng):
     track = rng.poisson(3.0, 5000)
     assert best_smoothing(track, track).sd_bins == 0
