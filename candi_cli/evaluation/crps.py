@@ -63,7 +63,7 @@ class OracleScaled(NamedTuple):
     scale: float
 
 
-def crps(kind: str, observed: ArrayLike, parameters: Sequence[ArrayLike], *, censored: bool = False) -> Array:
+def crps(kind: str, observed: ArrayLike, parameters: Sequence[ArrayLike] | NDArray, *, censored: bool = False) -> Array:
     """Return the CRPS of each bin of one kind of track.
 
     Parameters
@@ -191,7 +191,7 @@ def _gini_table() -> Array:
 
 
 def oracle_scaled(
-    kind: str, observed: ArrayLike, parameters: Sequence[ArrayLike], *, censored: bool = False, seed: int = 0
+    kind: str, observed: ArrayLike, parameters: Sequence[ArrayLike] | NDArray, *, censored: bool = False, seed: int = 0
 ) -> OracleScaled:
     """Split a mean CRPS into what is left at the best scale, and the error of scale.
 
