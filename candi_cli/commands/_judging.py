@@ -164,7 +164,7 @@ class Judgement:
         model = load(options.model or default_model())
         device = choose(options.device)
         batch_size = options.batch_size or (_BATCH_CPU if device.type == "cpu" else _BATCH_GPU)
-        self._computing = Computing(device, batch_size, options.threads)
+        self.computing = Computing(device, batch_size, options.threads)
         for store in (*self.stores, *([self.truth] if self.truth else [])):
             alike = model.card.counting == store.rule
             if not alike and (model.config.input == "counts" or model.card.counting.resolution != store.rule.resolution):
@@ -263,7 +263,7 @@ class Judgement:
                     chroms = sorted({region.chrom for region in regions})
                     fasta = open_sequence(model, store, chroms, self.options.reference, stack)
                     predict_held_out(
-                        model, held, regions, path, self._computing, references=self.stores, fasta=fasta,
+                        model, held, regions, path, self.computing, references=self.stores, fasta=fasta,
                         recalibrated=recalibrated, advance=advance,
                     )  # fmt: skip
                 for each in self._read(path, held, store, regions):

@@ -15,7 +15,7 @@ from candi_cli.judging.calibration import Calibration
 from candi_cli.judging.classes import GENOME
 from candi_cli.judging.table import ALL, MODEL, Row
 from candi_cli.judging.tracks import JudgedTrack
-from candi_cli.report.judgement import JudgementReport, Table
+from candi_cli.report.judgement import Estimate, JudgementReport, Table
 from candi_cli.report.pictures import Bars, Density, Histogram, Lines, Picture
 
 Array = NDArray[np.float64]
@@ -239,7 +239,7 @@ def _table(
         shown = every or row.predictor.startswith(MODEL)
         if row.region == GENOME and row.track in kinds and row.score in scores and shown:
             key = (row.biosample, row.assay, row.pool, row.track, row.predictor)
-            found.setdefault(key, {})[row.score] = (row.value, row.standard_error)
+            found.setdefault(key, {})[row.score] = Estimate(row.value, row.standard_error)
     columns = ["biosample", "assay", "pool", "track", "predictor", *scores]
     lines = [dict(zip(columns, key, strict=False)) | cells for key, cells in found.items()]
     return Table(title, caption, columns, lines)
@@ -250,7 +250,7 @@ def _expression_table(rows: Sequence[Row]) -> Table:
     for row in rows:
         if row.track == "expression":
             key = (row.pool, row.predictor)
-            found.setdefault(key, {})[row.score] = (row.value, row.standard_error)
+            found.setdefault(key, {})[row.score] = Estimate(row.value, row.standard_error)
     columns = ["features", "regression", "pearson", "spearman", "r2"]
     lines = [dict(zip(columns, key, strict=False)) | cells for key, cells in found.items()]
     return Table("Expression", _EXPRESSION, columns, lines)

@@ -13,7 +13,7 @@ from scipy.special import betainc, gammaincinv, ndtri
 Array = NDArray[np.float64]
 Bins = NDArray[np.int64]
 _CHUNK = 1 << 15  # entries at a time: they stay in the processor's cache
-_LOG_LIMIT = 16.0  # of log mean and log n: quantiles stay below 2^53, above which k + 1 is k
+LOG_LIMIT = 16.0  # of log mean and log n: quantiles stay below 2^53, above which k + 1 is k
 _SUMMED_TO = 64  # counts below it are found by adding up probabilities, the others by a search
 _LEAST_LOG_NONE = -100.0  # log P(Y = 0) below which a quantile under _SUMMED_TO is too rare to add up for
 
@@ -51,8 +51,8 @@ def negative_binomial_quantiles(levels: ArrayLike, log_mean: ArrayLike, log_disp
     shape, log_mean, log_n = log_mean.shape, log_mean.ravel(), log_n.ravel()
     quantiles = np.full((len(levels), log_mean.size), np.nan)
     predicted = np.flatnonzero(np.isfinite(log_mean) & np.isfinite(log_n))
-    if (np.maximum(np.abs(log_mean[predicted]), np.abs(log_n[predicted])) > _LOG_LIMIT).any():
-        raise ValueError(f"a log mean or log dispersion is outside of -{_LOG_LIMIT:g} to {_LOG_LIMIT:g}")
+    if (np.maximum(np.abs(log_mean[predicted]), np.abs(log_n[predicted])) > LOG_LIMIT).any():
+        raise ValueError(f"a log mean or log dispersion is outside of -{LOG_LIMIT:g} to {LOG_LIMIT:g}")
     for start in range(0, len(predicted), _CHUNK):
         chunk = predicted[start : start + _CHUNK]
         mean, n = np.exp(log_mean[chunk]), np.exp(log_n[chunk])

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from candi_cli.evaluation.calibration import critical_levels
 from candi_cli.evaluation.crps import oracle_scaled
-from candi_cli.evaluation.distributions import censored_normal_cdf, gaussian_cdf, negative_binomial_cdf
+from candi_cli.evaluation.distributions import censored_normal_cdf, negative_binomial_cdf
 from candi_cli.evaluation.recalibration import LevelMap
 from candi_cli.evaluation.reliability import (
     PeakTally,
@@ -124,15 +124,13 @@ def _scale_rows(track: JudgedTrack, kept: Mask, predictor: str) -> Iterator[Row]
 def _delivered_rows(track: JudgedTrack, kept: Mask, predictor: str) -> Iterator[Row]:
     """Yield how many bins lie in the intervals that would be written as tracks: those of the recalibrated levels."""
     place, n = _Place(track, GENOME, predictor), int(kept.sum())
-    if track.levels is None or not n:
+    if track.levels is None or not n or predictor.endswith(CENSORED):
         return
     observed, parameters = track.observed[kept].astype(np.float64), track.parameters[:, kept].astype(np.float64)
-    cdf = negative_binomial_cdf if track.kind == "counts" else gaussian_cdf
-    if predictor.endswith(CENSORED):
-        cdf = censored_normal_cdf
+    cdf = negative_binomial_cdf if track.kind == "counts" else censored_normal_cdf  # no bound is below 0
     inside = critical_levels(cdf(observed, *parameters))
     blocks = track.grid.blocks[kept]
-    levels = LevelMap.from_json(list(track.levels))
+    levels = LevelMap(levels=track.levels)
     for level in SHOWN_LEVELS:
         value, error = mean_with_error((inside <= levels.apply([level])[0]).astype(np.float64), blocks)
         yield place.row(f"delivered_coverage_{round(100 * level)}", value, error, n)

@@ -9,12 +9,13 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
+from candi_cli.evaluation.tracks import LOG_LIMIT
 from candi_cli.genome import Region, Window, tile
 from candi_cli.model import FAMILIES, Loaded
 from candi_cli.model.device import Device
 from candi_cli.model.prediction import Select, Values, Windows, predict
 from candi_cli.parts import PartsFolder, making
-from candi_cli.store.predictions import Described, Predictions, PredictionWriter
+from candi_cli.store.predictions import PARAMETERS, Described, Predictions, PredictionWriter
 
 Advance = Callable[[int, str], None]
 
@@ -122,27 +123,29 @@ def predict_regions(
 
     Regions come window by window, in genome order.
     """
-    scale, shift = _recalibration(described, biosample)
+    correct = _correction(described, biosample)
     pieces = predict(
         model.network, dataset, windows_of(model, described, regions), _select(model, described, biosample),
         chromsizes=described.chromsizes, resolution=described.resolution, device=computing.device,
         batch_size=computing.batch_size, threads=computing.threads,
     )  # fmt: skip
     for region, values in pieces:
-        yield region, values if scale is None else (values * scale + shift).astype(np.float32)
+        yield region, correct(values)
 
 
-def _recalibration(described: Described, biosample: str) -> tuple[Values | None, Values | None]:
-    """Return scale and shift of each dataset of a biosample, None where no track is recalibrated."""
-    tracks = described.tracks
-    if not any(tracks[biosample, assay].get("recalibration") for assay in described.assays(biosample)):
-        return None, None
-    factors = [
-        ((tracks[biosample, assay].get("recalibration") or {}).get("parameters") or {}).get(name, (1.0, 0.0))
-        for assay, name in described.parameters(biosample)
-    ]
+def _correction(described: Described, biosample: str) -> Callable[[Values], Values]:
+    """Return what recalibrates values (n_bins, datasets): a scale and shift of each dataset, or nothing."""
+    fits = [described.tracks[biosample, assay].get("recalibration") for assay in described.assays(biosample)]
+    if not any(fits):
+        return lambda values: values
+    factors, limits = [], []
+    for assay, name in described.parameters(biosample):
+        fit = described.tracks[biosample, assay].get("recalibration") or {}
+        factors.append(fit.get("parameters", {}).get(name, (1.0, 0.0)))
+        limits.append(LOG_LIMIT if name in PARAMETERS["counts"] else np.inf)
     scale, shift = np.array(factors, dtype=np.float32).T
-    return scale, shift
+    most = np.array(limits, dtype=np.float32)
+    return lambda values: np.clip(values * scale + shift, -most, most)
 
 
 def _select(model: Loaded, described: Described, biosample: str) -> Select:

@@ -26,6 +26,7 @@ class Fit:
     ----------
     parameters : scale and shift of each parameter of the distribution, by name
     levels : of central intervals, as `evaluation.recalibration.LevelMap` keeps them; None for peaks, which have none
+    note : how it was found
     n_bins : that it was fit to
     before, after : scores on the data that it was fit to
     """
@@ -36,13 +37,14 @@ class Fit:
     parameters: dict[str, tuple[float, float]]
     levels: tuple[float, ...] | None
     n_bins: int
+    note: str = ""
     before: dict[str, float] = field(default_factory=dict)
     after: dict[str, float] = field(default_factory=dict)
 
     @classmethod
     def from_json(cls, values: Any) -> "Fit":
         """Rebuild a fit; raise ValueError when it is not one."""
-        names = {"assay", "pool", "kind", "parameters", "levels", "n_bins", "before", "after"}
+        names = {"assay", "pool", "kind", "parameters", "levels", "n_bins", "note", "before", "after"}
         if not isinstance(values, dict) or set(values) != names:
             raise ValueError("recalibration: a fit lacks a field, or has one that this program does not know")
         kind, pool = values["kind"], values["pool"]
@@ -52,11 +54,11 @@ class Fit:
         if not isinstance(factors, dict) or set(factors) != set(PARAMETERS[kind]):
             raise ValueError(f"recalibration: the parameters of {kind} are not {', '.join(PARAMETERS[kind])}")
         parameters = {name: _factors(found) for name, found in factors.items()}
-        levels = None if values["levels"] is None else tuple(LevelMap.from_json(values["levels"]).to_json())
-        if not isinstance(values["n_bins"], int) or values["n_bins"] < 0:
-            raise ValueError("recalibration: the number of bins is none")
+        levels = None if values["levels"] is None else level_map(values["levels"]).levels
+        if not isinstance(values["n_bins"], int) or values["n_bins"] < 0 or not isinstance(values["note"], str):
+            raise ValueError("recalibration: a fit does not say what it was fitted to")
         scores = [_scores(values[name]) for name in ("before", "after")]
-        return cls(values["assay"], pool, kind, parameters, levels, values["n_bins"], *scores)
+        return cls(values["assay"], pool, kind, parameters, levels, values["n_bins"], values["note"], *scores)
 
 
 @dataclass(frozen=True)
@@ -107,6 +109,11 @@ class Recalibration:
     def to_json(self) -> dict[str, Any]:
         """Return it as plain JSON values."""
         return asdict(self)
+
+
+def level_map(levels: Any) -> LevelMap:
+    """Return the map of the levels of central intervals; raise ValueError when it is none."""
+    return LevelMap.from_json({"note": "", "levels": levels})
 
 
 def _factors(values: Any) -> tuple[float, float]:

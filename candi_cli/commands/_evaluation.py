@@ -1,0 +1,89 @@
+"""The work of `candi evaluate`."""
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from candi_cli.commands._annotation import Annotated, read_annotation
+from candi_cli.commands._console import console
+from candi_cli.commands._expression import expression_rows
+from candi_cli.commands._judge_options import JudgeOptions
+from candi_cli.commands._judging import Judged, Judgement, files_read
+from candi_cli.commands._score_pages import Agreement, evaluation_page
+from candi_cli.commands._scores_output import check_scores_output, deliver_scores
+from candi_cli.errors import RequestError
+from candi_cli.evaluation.scores import CvErrors, error_by_cv
+from candi_cli.judging.agreement import (
+    agreement_rows,
+    challenge_rows,
+    cv_of,
+    partition_rows,
+    peak_rows,
+    predictors,
+    summary_rows,
+    uncertainty_rows,
+)
+from candi_cli.judging.classes import GENOME, Mask
+from candi_cli.judging.rivals import Others, others_of, own_input, rivals_of
+from candi_cli.judging.table import Row
+from candi_cli.judging.tracks import DENOISED, JudgedTrack
+
+
+def evaluate(options: JudgeOptions, *, partitions: bool, expression: Path | None) -> None:
+    """Judge how well predictions agree with what was observed, and write the scores."""
+    if expression is not None and options.genes is None:
+        raise RequestError("--expression: which genes these are is missing; give their annotation with --genes GTF")
+    if expression is not None and (options.is_given or options.predictions):
+        raise RequestError("--expression: needs a model and a STORE; leave out --mean and --predictions")
+    check_scores_output(options.output, inputs=[*files_read(options), expression])
+    with ExitStack() as stack:
+        judgement = Judgement(options, stack)
+        annotated = read_annotation(options, judgement.chromsizes)
+        rows: list[Row] = []
+        judged: list[Agreement] = []
+        for each in judgement.tracks():
+            track = each.track
+            console.log(f"{track.name}: {np.count_nonzero(track.known):,} bins")
+            masks = annotated.annotation.masks(track.grid)
+            rows += _rows(each, masks, annotated, judgement, partitions=partitions)
+            if track.kind != "peaks":
+                judged.append(Agreement.of(track, _errors(track)))
+        judgement.note_empty(rows)
+        summary = summary_rows(rows, seed=options.seed)
+        if expression is not None and annotated.genes is not None:
+            rows += expression_rows(judgement, annotated.genes, expression)
+        deliver_scores(evaluation_page(judgement, rows, judged, summary), options.output)
+
+
+def _errors(track: JudgedTrack) -> CvErrors:
+    chosen = track.known
+    return error_by_cv(track.observed[chosen], track.expected[chosen], cv_of(track)[chosen])
+
+
+def _rows(
+    judged: Judged, masks: dict[str, Mask], annotated: Annotated, judgement: Judgement, *, partitions: bool
+) -> Iterator[Row]:
+    """Yield every score of one track."""
+    track = judged.track
+    others = others_of(judged.stores, track.biosample, track.assay, track.kind, track.grid)
+    if track.kind == "peaks":
+        yield from peak_rows(track, masks, others)
+        return
+    several = predictors(track, rivals_of(track, others, _copy(judged)), others)
+    yield from agreement_rows(track, several, masks)
+    if track.kind == "signal":
+        yield from _challenge(judged, several, annotated, others, judgement)
+    yield from uncertainty_rows(track, masks[GENOME])
+    if partitions:
+        yield from partition_rows(track, several, masks[GENOME], others)
+
+
+def _copy(judged: Judged) -> NDArray[np.float64] | None:
+    """Return the reads of the experiment that the model saw, where it saw any."""
+    track = judged.track
+    if track.pool != DENOISED or judged.store is None or track.kind != "counts":
+        return None
+    return own_input(judged.store, track.biosample, track.assay, judged.inputs, track.grid)
