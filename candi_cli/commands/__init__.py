@@ -16,7 +16,7 @@ from candi_cli import __version__
 from candi_cli.commands._console import NORMAL, console
 from candi_cli.errors import CandiError
 
-COMMANDS = ("sheet", "bin", "info", "downsample", "train", "denoise", "impute")
+COMMANDS = ("sheet", "bin", "info", "downsample", "train", "denoise", "impute", "calibrate", "cindex", "evaluate")
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 INTERRUPTED, STOPPED, BROKEN_PIPE, TERMINATED = 130, 138, 141, 143
 

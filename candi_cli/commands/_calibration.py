@@ -43,9 +43,7 @@ def calibrate(options: JudgeOptions) -> None:
         deliver_scores(calibration_page(judgement, rows, judged), options.output)
 
 
-def fit_and_judge(
-    options: JudgeOptions, *, fit: bool, test_regions: Sequence[str], new_model: Path | None
-) -> None:
+def fit_and_judge(options: JudgeOptions, *, fit: bool, test_regions: Sequence[str], new_model: Path | None) -> None:
     """Learn a recalibration on some chromosomes, judge it on others, and write both.
 
     Raises
@@ -54,7 +52,9 @@ def fit_and_judge(
         Options are missing, or a chromosome is in both.
     """
     if not (fit and test_regions and new_model is not None and options.regions):
-        raise RequestError("--fit: needs -r REGION to fit on, --test REGION to judge on, and -M MODEL to write; give all")
+        raise RequestError(
+            "--fit: needs -r REGION to fit on, --test REGION to judge on, and -M MODEL to write; give all"
+        )
     if options.is_given or options.predictions:
         raise RequestError("--fit: changes a model; give STORE and -m, not tracks or --predictions")
     if new_model.suffix != ".safetensors":

@@ -41,9 +41,7 @@ def concordance(options: JudgeOptions, *, n_pairs: int | None) -> None:
         deliver_scores(concordance_page(judgement, rows), options.output)
 
 
-def concordance_rows(
-    track: JudgedTrack, masks: Mapping[str, Mask], *, n_pairs: int | None, seed: int
-) -> Iterator[Row]:
+def concordance_rows(track: JudgedTrack, masks: Mapping[str, Mask], *, n_pairs: int | None, seed: int) -> Iterator[Row]:
     """Yield the concordance of a track in each class of bins."""
     for region, mask in masks.items():
         chosen = mask & track.known

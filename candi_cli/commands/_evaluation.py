@@ -1,6 +1,6 @@
 """The work of `candi evaluate`."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -15,8 +15,10 @@ from candi_cli.commands._judging import Judged, Judgement, files_read
 from candi_cli.commands._score_pages import Agreement, evaluation_page
 from candi_cli.commands._scores_output import check_scores_output, deliver_scores
 from candi_cli.errors import RequestError
+from candi_cli.evaluation.challenge import BIN_BP
 from candi_cli.evaluation.scores import CvErrors, error_by_cv
 from candi_cli.judging.agreement import (
+    Predictor,
     agreement_rows,
     challenge_rows,
     cv_of,
@@ -29,7 +31,7 @@ from candi_cli.judging.agreement import (
 from candi_cli.judging.classes import GENOME, Mask
 from candi_cli.judging.rivals import Others, others_of, own_input, rivals_of
 from candi_cli.judging.table import Row
-from candi_cli.judging.tracks import DENOISED, JudgedTrack
+from candi_cli.judging.tracks import DENOISED, GIVEN, JudgedTrack
 
 
 def evaluate(options: JudgeOptions, *, partitions: bool, expression: Path | None) -> None:
@@ -79,6 +81,21 @@ def _rows(
     yield from uncertainty_rows(track, masks[GENOME])
     if partitions:
         yield from partition_rows(track, several, masks[GENOME], others)
+
+
+def _challenge(
+    judged: Judged, several: Sequence[Predictor], annotated: Annotated, others: Others | None, judgement: Judgement
+) -> Iterator[Row]:
+    """Yield the challenge's measures, whose promoters and enhancers are bins of 25 bp."""
+    if judgement.resolution != BIN_BP:
+        judgement.note(f"the challenge's measures are of bins of {BIN_BP} bp, not {judgement.resolution}: left out")
+        return
+    if judged.track.pool == GIVEN and judgement.options.scale == "linear":
+        return  # not -log10 p for all we know
+    variance = others.variance if others is not None else None
+    yield from challenge_rows(
+        judged.track, several, annotated.by_chrom, annotated.enhancers, variance, judgement.chromsizes
+    )
 
 
 def _copy(judged: Judged) -> NDArray[np.float64] | None:

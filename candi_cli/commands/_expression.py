@@ -124,9 +124,7 @@ def _shared_assays(judgement: Judgement, pairs: Sequence[tuple[Store, str]]) -> 
     return [assay for assay in model.config.assays if all(assay in each for each in sets)]
 
 
-def _sample(
-    judgement: Judgement, store: Store, biosample: str, assays: Sequence[str], genes: Genes
-) -> Sampled:
+def _sample(judgement: Judgement, store: Store, biosample: str, assays: Sequence[str], genes: Genes) -> Sampled:
     """Return the features of the genes of one biosample, chromosome by chromosome."""
     model, computing = judgement.model, judgement.computing
     assert model is not None
@@ -183,8 +181,7 @@ def _features(place: _Place, assays: Sequence[str], genes: Genes, bins: GeneBins
     columns = [gene_features(_scaled(observed.read(biosample, assay, kind, grid), kind), bins) for assay in assays]
     known = [assay for assay in model.config.assays if kind in model.card.assays[assay].outputs]
     by_assay = {
-        assay: gene_features(values, bins)
-        for assay, values in zip(known, _predicted(place, known, kind), strict=True)
+        assay: gene_features(values, bins) for assay, values in zip(known, _predicted(place, known, kind), strict=True)
     }
     return {
         "observed": np.concatenate(columns, axis=1),
@@ -206,9 +203,7 @@ def _predicted(place: _Place, assays: Sequence[str], kind: str) -> NDArray[np.fl
         place.store.rule.resolution, place.store.chromsizes, {},
         {(place.biosample, assay): {"parameters": [name]} for assay in assays},
     )  # fmt: skip
-    pieces = predict_regions(
-        place.model, described, place.biosample, place.regions, place.dataset, place.computing
-    )
+    pieces = predict_regions(place.model, described, place.biosample, place.regions, place.dataset, place.computing)
     values = np.concatenate([values for _, values in pieces]).T
     return np.arcsinh(np.exp(values)) if kind == "counts" else values
 

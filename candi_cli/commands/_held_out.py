@@ -40,7 +40,13 @@ class HeldOut(NamedTuple):
 
 
 def held_out(
-    model: Loaded, store: Store, truth: Store | None, *, pools: Sequence[str], assays: Sequence[str], kinds: Sequence[str]
+    model: Loaded,
+    store: Store,
+    truth: Store | None,
+    *,
+    pools: Sequence[str],
+    assays: Sequence[str],
+    kinds: Sequence[str],
 ) -> Iterator[HeldOut]:
     """Yield what can be judged of a model on a store.
 
@@ -82,7 +88,7 @@ def _imputed(
         if not kinds:
             continue
         if not (others or model.config.reads_sequence or model.config.reads_reference):
-            console.warn(f"{biosample}/{assay}: is all that was measured of {biosample}; it cannot be imputed from itself")
+            console.warn(f"{biosample}/{assay}: nothing else was measured of {biosample}, so it cannot be imputed")
             continue
         lanes = Lanes(store, biosample, model.config.assays, shown={*others, CONTROL} & set(store.assays(biosample)))
         yield HeldOut(biosample, IMPUTED, {assay: kinds}, lanes, observed, {})
@@ -174,8 +180,8 @@ def _requested(model: Loaded, held: HeldOut, assay: str) -> Covariates:
         share = share_of(experiment, folds) if folds is not None else 1.0
         if not share:
             raise ModelError(
-                f"{held.observed.store.name}: no read of {held.biosample}/{assay} lies in the half that is to be judged; "
-                "leave it out with --assay"
+                f"{held.observed.store.name}: no read of {held.biosample}/{assay} lies in the half that is to be "
+                "judged; leave it out with --assay"
             )
         asked, span_bp = of_share(experiment.covariates, share), experiment.covariates.span_bp
     return request(model.card, assay, replace(asked, span_bp=None), span_bp=span_bp).covariates

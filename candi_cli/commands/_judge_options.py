@@ -64,7 +64,7 @@ JUDGE_OPTIONS = (
         "--pool", "pools", type=click.Choice(POOLS), multiple=True,
         help="Judge assays that were hidden, or reads of which the other half was; default both.",
     ),
-    click.option("--genes", type=options.PATH, metavar="GTF", help="Genes (GTF, GFF3 or BED6): promoters, gene bodies."),
+    click.option("--genes", type=options.PATH, metavar="GTF", help="Genes (GTF, GFF3, BED6): promoters, gene bodies."),
     click.option("--enhancers", type=options.PATH, metavar="BED", help="Enhancers, or other elements such as cCREs."),
     click.option(
         "--bed", "beds", type=options.Parsed("NAME=BED", _named_bed), multiple=True,
@@ -131,12 +131,14 @@ class JudgeOptions:
             if tracks:
                 raise RequestError(f"{tracks[0]}: goes with --mean BW; give it, or a STORE")
             if not found.stores:
-                raise RequestError("STORE: what was observed is missing; give a store made by 'candi bin', or --mean BW")
+                raise RequestError("STORE: nothing to compare with; give a store made by 'candi bin', or --mean BW")
         else:
             found._check_given()
-        if found.predictions and found.model is not None and click.get_current_context().get_parameter_source(
-            "model"
-        ) == click.core.ParameterSource.COMMANDLINE:
+        if (
+            found.predictions
+            and found.model is not None
+            and click.get_current_context().get_parameter_source("model") == click.core.ParameterSource.COMMANDLINE
+        ):
             raise RequestError("--predictions, -m: predictions are judged as they are; leave one of them out")
         names = [name for name, _ in found.beds]
         reserved = {"genome", "promoter", "gene", "enhancer", "peaks"}

@@ -147,7 +147,8 @@ class Judgement:
 
     def _open_given(self) -> None:
         options = self.options
-        assert options.mean is not None and options.observed is not None
+        assert options.mean is not None
+        assert options.observed is not None
         kind = options.kinds[0] if options.kinds else "signal"
         tracks = GivenTracks(
             options.mean, options.observed, options.sd, options.lower, options.upper, options.interval, kind,
@@ -167,7 +168,9 @@ class Judgement:
         self.computing = Computing(device, batch_size, options.threads)
         for store in (*self.stores, *([self.truth] if self.truth else [])):
             alike = model.card.counting == store.rule
-            if not alike and (model.config.input == "counts" or model.card.counting.resolution != store.rule.resolution):
+            if not alike and (
+                model.config.input == "counts" or model.card.counting.resolution != store.rule.resolution
+            ):
                 raise ModelError(
                     f"{model.path}: trained on counts by {model.card.counting}, but {store.name} holds counts by "
                     f"{store.rule}; use another model, or rebuild the store with 'candi bin "
@@ -195,7 +198,9 @@ class Judgement:
     def _check_assays(self, known: Sequence[str], where: str) -> None:
         for assay in self.options.assays:
             if assay not in known:
-                raise RequestError(f"--assay {assay}: not in {where}, only {', '.join(dict.fromkeys(known))}; name those")
+                raise RequestError(
+                    f"--assay {assay}: not in {where}, only {', '.join(dict.fromkeys(known))}; name those"
+                )
 
     @property
     def _kinds(self) -> Sequence[str]:
@@ -218,8 +223,8 @@ class Judgement:
                     continue
                 if pool == DENOISED and self._is_own_input(file, key, observed.store):
                     self.note(
-                        f"{file.path.name}: {key[0]}/{key[1]} was made from the reads that {observed.store.name} holds, "
-                        "so it is not judged; give a --truth of other reads"
+                        f"{file.path.name}: {key[0]}/{key[1]} was made from the reads of {observed.store.name}, so "
+                        "it is not judged; give a --truth of other reads"
                     )
                     continue
                 grid = self.grid(judged_regions(file, key[0], regions))
@@ -273,7 +278,7 @@ class Judgement:
         if not found:
             raise RequestError(
                 f"{', '.join(store.name for store in self.stores)}: nothing can be judged of {model.path.name}, which "
-                f"knows {shorten(list(model.card.assays))}; give experiments of these, with folds or with others beside them"
+                f"knows {shorten(list(model.card.assays))}; give experiments of these, with folds or with others beside"
             )
 
     def _stores_with(self, wanted: Sequence[str]) -> list[tuple[Store, list[Region]]]:
@@ -313,4 +318,3 @@ def files_read(options: JudgeOptions) -> list[Path | None]:
     annotation = [options.genes, options.enhancers, options.blacklist, *(path for _, path in options.beds)]
     named = [options.model, options.truth, options.reference]
     return [shown(path) for path in (*options.stores, *options.predictions, *given, *annotation, *named)]
-

@@ -100,7 +100,7 @@ def _calibration_pictures(kind: str, pool: str, here: Sequence[Calibrated]) -> l
         return []
     expected = {f"{name}: if it were right": curve.expected for name, curve in known.items() if kind == "counts"}
     shown = {name: curve.coverage for name, curve in known.items()}
-    if len(known) <= 2:  # noqa: PLR2004
+    if len(known) <= 2:
         shown |= expected
     widths = np.diff(PIT_LEVELS)
     return [
@@ -112,15 +112,19 @@ def _calibration_pictures(kind: str, pool: str, here: Sequence[Calibrated]) -> l
             f"pit_{kind}_{pool}", f"PIT, {kind}, {pool}",
             "Mean distribution function of the non-randomised probability integral transform (Czado, Gneiting & Held "
             "2009): on the diagonal where the predicted distributions are right, for whole counts too.",
-            "probability", "share of observations below", PIT_LEVELS, {name: curve.pit for name, curve in known.items()},
+            "probability", "share of observations below", PIT_LEVELS, _each(known, "pit"),
             diagonal=True,
         ),
         Histogram(
             f"pit_histogram_{kind}_{pool}", f"PIT histogram, {kind}, {pool}",
-            "Flat where the predicted distributions are right; a valley means too narrow, a hill too wide, a slope a bias.",
+            "Flat where the predicted distributions are right; a valley: too narrow, a hill: too wide, a slope: a bias.",
             "probability", PIT_LEVELS, {name: np.diff(curve.pit) / widths for name, curve in known.items()}, 1.0,
         ),
     ]  # fmt: skip
+
+
+def _each(curves: Mapping[str, Curves], name: str) -> dict[str, Any]:
+    return {key: getattr(curve, name) for key, curve in curves.items()}
 
 
 def _reliability_picture(pool: str, here: Sequence[Calibrated]) -> Lines:
@@ -179,7 +183,7 @@ def evaluation_page(
     return _report(judgement, "evaluate", "Evaluation", [*rows, *summary], tables, pictures, _READ_EVALUATION)
 
 
-_MOST_DENSITIES = 6
+_MOST_DENSITIES, _FEW = 6, 3  # tracks that are drawn one by one; with a second curve each
 
 
 def _agreement_pictures(kind: str, pool: str, here: Sequence[Agreement]) -> list[Picture]:
@@ -273,14 +277,14 @@ def _report(
     )  # fmt: skip
 
 
-_DISTRIBUTIONS = "Scores over all judged bins, with standard errors over 1 Mb blocks of the genome."
+_DISTRIBUTIONS = "Scores over all judged bins, with standard errors over blocks of the genome."
 _PEAKS = "Scores of the predicted probability of a peak, over all judged bins."
-_CONCORDANCE = "Concordance over all judged bins; errors of the C-index are over 1 Mb blocks of the genome."
+_CONCORDANCE = "Concordance over all judged bins; errors of the C-index are over blocks of the genome."
 _TRACKS = "Scores over all judged bins. Baselines are fitted to the very truth that they are compared with."
 _GAINS = "Errors are clustered by track: tracks vary, bins of one track do not count as independent."
 _EXPRESSION = "Expression of genes that no fold shares, predicted from their start, body and end."
 _COVERAGE = {
-    "counts": "Whole counts: an interval holds at least its level, more so the fewer the reads. Even a perfect forecast "
+    "counts": "Whole counts: an interval holds at least its level, more so the fewer the reads. Even a perfect one "
     "lies above the diagonal; judge counts by the PIT.",
     "signal": "On the diagonal where the predicted distributions are right; below it they are too narrow. Signal has a "
     "point mass at 0, which a Gaussian has not; see 'censored at 0' in the scores.",
@@ -289,7 +293,7 @@ _READ_CALIBRATION = (
     "pit_error is the mean distance of the PIT curve from the diagonal, 0 to 0.5; it is the score to decide by, of "
     "counts and signal alike.",
     "Coverage of intervals is no test of counts: a perfect negative binomial of mean 1 and n = 2 has an interval error "
-    "of 0.29 and a PIT error near 0. expected_coverage is what a perfect forecast of these very distributions would have.",
+    "of 0.29 and a PIT error near 0. expected_coverage is what a perfect forecast of these distributions would have.",
     "crps is a distance in the units of the track; sharpness is the mean predicted sd: of two calibrated forecasts the "
     "sharper one knows more.",
     "Strata are by what was predicted: bins picked by what was observed are no fair test of a forecast.",
@@ -299,7 +303,7 @@ _READ_CONCORDANCE = (
     "pairs. An overall wrong spread does not change it, so show calibration beside it.",
     "harrell_c compares the means alone, over all pairs; oriented_probability is the mean probability of the observed "
     "order, and falls when spreads are too wide.",
-    "The standard error is over 1 Mb blocks of the genome; that of drawing pairs is far smaller.",
+    "The standard error is over blocks of the genome; that of drawing pairs is far smaller.",
     "comparable_pairs is the share of pairs whose observed values differ.",
 )
 _READ_EVALUATION = (

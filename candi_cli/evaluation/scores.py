@@ -165,8 +165,8 @@ def mean_with_error(values: ArrayLike, blocks: ArrayLike) -> tuple[float, float]
     values, blocks = np.asarray(values, dtype=np.float64), np.asarray(blocks)
     if not len(values):
         return NAN, NAN
-    n = np.bincount(blocks)
-    sums, sizes = np.bincount(blocks, weights=values)[n > 0], n[n > 0].astype(np.float64)
+    n = np.bincount(blocks).astype(np.float64)
+    sums, sizes = np.bincount(blocks, weights=values)[n > 0].astype(np.float64), n[n > 0]
     if len(sizes) < 2:
         return float(values.mean()), NAN
     return float(values.mean()), jackknife_error(_rest(sums) / _rest(sizes))

@@ -58,10 +58,10 @@ class Predictor(NamedTuple):
 
 
 class GeneBins(NamedTuple):
-    """Genes by chromosome as the challenge's scorer takes them: starts, ends in bp, and whether on the reverse strand."""
+    """Genes of a chromosome: starts and ends in bp, 0-based, half-open, and whether on the reverse strand."""
 
-    starts: Array
-    ends: Array
+    starts: NDArray[np.int64]
+    ends: NDArray[np.int64]
     reverse: Mask
 
 
@@ -281,9 +281,10 @@ def summary_rows(rows: Sequence[Row], *, seed: int) -> list[Row]:
                 found.append(Row(*where, predictor, score, float(numbers.mean()), error, len(numbers), note))
         model = by_predictor.get(MODEL, {})
         for predictor, values in by_predictor.items():
-            if predictor != MODEL and model:
-                found.append(_gain_row(where, predictor, score, model, values, seed))
-    return [row for row in found if row is not None]
+            gained = _gain_row(where, predictor, score, model, values, seed) if predictor != MODEL else None
+            if gained is not None:
+                found.append(gained)
+    return found
 
 
 def _gain_row(

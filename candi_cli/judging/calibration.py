@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import reduce
+from itertools import pairwise
 from operator import add
 from typing import NamedTuple
 
@@ -100,7 +101,7 @@ def _tally(track: JudgedTrack, chosen: Mask, predictor: str) -> DistributionTall
 
 def _rows(place: _Place, total: DistributionTally) -> Iterator[Row]:
     n = int(total.n.sum())
-    single = "fewer than two 1 Mb blocks: no standard error" if np.count_nonzero(total.n) < 2 else ""
+    single = "fewer than two blocks of the genome: no standard error" if np.count_nonzero(total.n) < 2 else ""
     for name, (value, error) in scores(total).items():
         if total.kind == "counts" and name == "interval_error":
             note = "discrete: an interval holds more than its level even of a perfect forecast; see pit_error"
@@ -167,7 +168,7 @@ def _jackknife(
     """Return the delete-one-block standard error of each score; NaN with fewer than two blocks."""
     edges = np.flatnonzero(np.diff(blocks, prepend=-1, append=-1))
     left_out: dict[str, list[float]] = {score: [] for score in _PEAK_SCORES}
-    for start, end in zip(edges[:-1], edges[1:], strict=True):
+    for start, end in pairwise(edges.tolist()):
         rest = whole - PeakTally.of(observed[start:end], logit[start:end])
         for score, of in _PEAK_SCORES.items():
             left_out[score].append(of(rest))

@@ -77,10 +77,7 @@ class Given:
         if not np.isfinite(np.stack(list(values.values()))).all(axis=0).any():
             names = ", ".join(str(path) for path in self.tracks.files.values())
             raise TrackError(f"{names}: no bin is covered by all of them; give tracks of the same regions, or other -r")
-        if self.tracks.arcsinh:
-            scaled = {name: each if name == "sd" else np.arcsinh(each) for name, each in values.items()}
-        else:
-            scaled = values
+        scaled = {name: self._scaled(name, each) for name, each in values.items()}
         sd = self._sd(scaled, grid)
         observed, mean = scaled["observed"], scaled["mean"]
         if self.tracks.kind == "counts":
@@ -93,6 +90,9 @@ class Given:
         return JudgedTrack(
             GIVEN, name, GIVEN, self.tracks.kind, grid, observed.astype(np.float32), parameters.astype(np.float32)
         )
+
+    def _scaled(self, name: str, values: NDArray[np.float64]) -> NDArray[np.float64]:
+        return np.arcsinh(values) if self.tracks.arcsinh and name != "sd" else values
 
     def _values(self, path: Path, grid: Grid) -> NDArray[np.float64]:
         values = np.full(grid.n_bins, np.nan)
@@ -115,10 +115,8 @@ class Given:
         if upper is None or self.tracks.interval is None:
             raise TrackError(f"{self.tracks.mean}: has no spread beside it; give --sd, or --lower, --upper, --interval")
         z = float(ndtri((1 + self.tracks.interval) / 2))
-        if self.tracks.arcsinh or lower is None:  # a lower bound of -log10 p is cut at 0
-            sd = (upper - values["mean"]) / z
-        else:
-            sd = (upper - lower) / (2 * z)
+        one_sided = self.tracks.arcsinh or lower is None  # a lower bound of -log10 p is cut at 0
+        sd = (upper - values["mean"]) / z if one_sided else (upper - lower) / (2 * z)
         self._refuse(grid, sd <= 0, "upper", "is not above the mean; give bounds of an interval around it")
         return sd
 

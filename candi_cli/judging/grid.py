@@ -11,7 +11,8 @@ from candi_cli.genome import Chromsizes, Region, bin_count
 
 Intervals = Mapping[str, NDArray[np.int64]]  # of each chromosome, shape (K, 2): 0-based, half-open, in bp
 Bins = NDArray[np.int64]
-BLOCK_BP = 1_000_000
+BLOCKS_BP = (1_000_000, 250_000, 100_000, 25_000)  # widths of genomic blocks for errors, the widest that gives enough
+_ENOUGH_BLOCKS = 16
 
 
 class Stretch(NamedTuple):
@@ -69,19 +70,20 @@ class Grid:
         return np.array([stretch.at for stretch in self.stretches] + [self.n_bins], dtype=np.int64)
 
     @cached_property
+    def block_bp(self) -> int:
+        """Width of the blocks that errors are taken over: 1 Mb, less where the grid is too small for 16 of them."""
+        covered_bp = self.n_bins * self.resolution
+        return next((width for width in BLOCKS_BP if covered_bp >= _ENOUGH_BLOCKS * width), BLOCKS_BP[-1])
+
+    @cached_property
     def blocks(self) -> NDArray[np.int32]:
-        """Number of the 1 Mb block of the genome that each bin lies in: shape (L,), from 0 on without a gap."""
+        """Number of the block of the genome that each bin lies in: shape (L,), from 0 on without a gap, in order."""
         labels = np.empty(self.n_bins, dtype=np.int32)
-        n_blocks, seen = 0, {}
+        seen: dict[tuple[str, int], int] = {}
         for region, first, last, at in self.stretches:
-            block = np.arange(first, last) * self.resolution // BLOCK_BP
-            for number in np.unique(block).tolist():
-                key = (region.chrom, number)
-                if key not in seen:
-                    seen[key] = n_blocks
-                    n_blocks += 1
-            offset = np.array([seen[region.chrom, number] for number in range(block[0], block[-1] + 1)])
-            labels[at : at + last - first] = offset[block - block[0]]
+            block = np.arange(first, last) * self.resolution // self.block_bp
+            numbers = [seen.setdefault((region.chrom, number), len(seen)) for number in range(block[0], block[-1] + 1)]
+            labels[at : at + last - first] = np.array(numbers, dtype=np.int32)[block - block[0]]
         return labels
 
     def chrom_of(self, chrom: str) -> NDArray[np.bool_]:

@@ -126,8 +126,8 @@ def check_grids(predictions: Predictions, store: Store) -> None:
     described = predictions.described
     if described.resolution != store.rule.resolution:
         raise StoreError(
-            f"{predictions.path}: bins of {described.resolution} bp, but of {store.rule.resolution} bp in {store.name}; "
-            "predict from, and compare with, stores of one resolution"
+            f"{predictions.path}: bins of {described.resolution} bp, but of {store.rule.resolution} bp in "
+            f"{store.name}; predict from, and compare with, stores of one resolution"
         )
     for chrom, length in described.chromsizes.items():
         if store.chromsizes.get(chrom, length) != length:

@@ -104,9 +104,7 @@ def compute_parts(
             making(path) as temporary,
             PredictionWriter(temporary, described, shown_as=folder.output) as writer,
         ):
-            for region, values in predict_regions(
-                model, described, biosample, regions, datasets[biosample], computing
-            ):
+            for region, values in predict_regions(model, described, biosample, regions, datasets[biosample], computing):
                 writer.add(biosample, region, values)
                 advance(1, "")
 

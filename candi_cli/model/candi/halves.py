@@ -1,4 +1,4 @@
-"""The lanes of a biosample as half of their reads: what is left of an experiment when the other half is to be judged."""
+"""The lanes of a biosample as half of their reads: what is left when the other half is to be judged."""
 
 from collections.abc import Sequence
 from dataclasses import replace
