@@ -87,7 +87,8 @@ def gaussian_concordance(
 
     Pairs are those of a random order of the bins and itself shifted, for as many shifts as it takes: every bin comes
     equally often. All pairs are taken where they are at most twice as many as asked for; then there is no Monte Carlo
-    error. Of a large track the error given is somewhat too large, as each group of pairs has bins of its own.
+    error. With fewer pairs than bins the error is somewhat too large, at most by a third, as each group of pairs has
+    bins of its own.
 
     Parameters
     ----------
