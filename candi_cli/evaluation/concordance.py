@@ -1,4 +1,4 @@
-r"""Concordance: how often a prediction puts two bins in the order in which they were observed.
+"""Concordance: how often a prediction puts two bins in the order in which they were observed.
 
 Three statistics share the name. Of a pair of bins with different observed values, let z be the margin by which the
 prediction puts the one observed higher above the other: for Gaussians (mean_hi - mean_lo) / sqrt(sd_hi^2 + sd_lo^2), so
@@ -11,8 +11,7 @@ of that probability, a tie of the draws counting half. Over pairs, with z and z'
     H = P(d > 0) + P(d = 0) / 2              `harrell`, of d = mean_hi - mean_lo: Harrell's C, which no sd changes
 
 They differ: if mean and observation are bivariate normal with correlation r and every sd is the same, then
-H = 1/2 + asin(r) / pi and A = 1/2 + (2 / pi) asin(r / sqrt 2). Pairs of tied observations carry no order and are left
-out.
+H = 1/2 + asin(r) / pi and A = 1/2 + (2 / pi) asin(r / sqrt 2). Tied observations have no order: left out.
 
 Harrell, Lee & Mark (1996), Statistics in Medicine 15, 361; Kendall (1938), Biometrika 30, 81; A is the functional of
 Wilcoxon (1945), Biometrics Bulletin 1, 80.
