@@ -13,18 +13,18 @@ from candi_cli.evaluation.distributions import (
     censored_normal_cdf,
     negative_binomial_cdf,
 )
+from candi_cli.evaluation.levels import Levels, fit_levels
 from candi_cli.evaluation.recalibration import (
     CountFactors,
     PeakFactors,
     SignalFactors,
     fit_count_factors,
-    fit_level_map,
     fit_peak_factors,
     fit_signal_factors,
 )
 from candi_cli.judging.classes import GENOME, Mask
 from candi_cli.judging.tracks import JudgedTrack
-from candi_cli.model.recalibration import Fit, level_map
+from candi_cli.model.recalibration import Fit
 from candi_cli.store.predictions import PARAMETERS
 
 MOST_BINS = 1 << 20  # kept of one track: biosamples count alike, whatever their size
@@ -61,7 +61,7 @@ class Collected:
             after = factors.apply(parameters)
             levels = None
             if kind != "peaks" and len(observed):
-                levels = fit_level_map(_critical(kind, observed, after)).levels
+                levels = fit_levels(kind, _critical(kind, observed, after), after[0]).to_json()
             scores = [_scores(kind, observed, each) for each in (parameters, after)]
             found.append(Fit(assay, pool, kind, affine, levels, len(observed), factors.note, *scores))
         return found
@@ -102,5 +102,5 @@ def _scores(kind: str, observed: NDArray[np.float32], parameters: NDArray[np.flo
 def recalibrated(track: JudgedTrack, fit: Fit) -> JudgedTrack:
     """Return a track as the recalibrated model would predict it."""
     scale, shift = np.array([fit.parameters[name] for name in PARAMETERS[track.kind]], dtype=np.float32).T[..., None]
-    levels = level_map(list(fit.levels)).levels if fit.levels is not None else None
+    levels = Levels.from_json(fit.kind, fit.levels) if fit.levels is not None else None
     return replace(track, parameters=track.parameters * scale + shift, levels=levels)

@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from candi_cli.evaluation.calibration import critical_levels
 from candi_cli.evaluation.crps import oracle_scaled
 from candi_cli.evaluation.distributions import censored_normal_cdf, negative_binomial_cdf
-from candi_cli.evaluation.recalibration import LevelMap
 from candi_cli.evaluation.reliability import (
     PeakTally,
     ReliabilityCurve,
@@ -131,9 +130,8 @@ def _delivered_rows(track: JudgedTrack, kept: Mask, predictor: str) -> Iterator[
     cdf = negative_binomial_cdf if track.kind == "counts" else censored_normal_cdf  # no bound is below 0
     inside = critical_levels(cdf(observed, *parameters))
     blocks = track.grid.blocks[kept]
-    levels = LevelMap(levels=track.levels)
     for level in SHOWN_LEVELS:
-        value, error = mean_with_error((inside <= levels.apply([level])[0]).astype(np.float64), blocks)
+        value, error = mean_with_error(inside <= track.levels.at(level, parameters[0]), blocks)
         yield place.row(f"delivered_coverage_{round(100 * level)}", value, error, n)
 
 

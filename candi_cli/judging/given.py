@@ -116,7 +116,7 @@ class Given:
             raise TrackError(f"{self.tracks.mean}: has no spread beside it; give --sd, or --lower, --upper, --interval")
         z = float(ndtri((1 + self.tracks.interval) / 2))
         one_sided = self.tracks.arcsinh or lower is None  # a lower bound of -log10 p is cut at 0
-        sd = (upper - values["mean"]) / z if one_sided else (upper - lower) / (2 * z)
+        sd = (upper - values["mean"]) / z if one_sided or lower is None else (upper - lower) / (2 * z)
         self._refuse(grid, sd <= 0, "upper", "is not above the mean; give bounds of an interval around it")
         return sd
 

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from candi_cli.errors import StoreError
+from candi_cli.evaluation.levels import Levels
 from candi_cli.genome import Region
 from candi_cli.judging.grid import Grid, common_regions
 from candi_cli.store import Store
@@ -33,8 +34,7 @@ class JudgedTrack:
     observed : shape (L,), over the bins of the grid: reads per bin, arcsinh(-log10 p), or 0 and 1; NaN where not
         measured
     parameters : shape (P, L), of the predicted distribution, as in `store.predictions.PARAMETERS`
-    levels : what the levels of central intervals are replaced by before they are written, as
-        `evaluation.recalibration.LevelMap` keeps them; None where they are not
+    levels : what the levels of central intervals are replaced by before they are written; None where they are not
     """
 
     biosample: str
@@ -44,7 +44,7 @@ class JudgedTrack:
     grid: Grid
     observed: Float
     parameters: Float
-    levels: tuple[float, ...] | None = None
+    levels: Levels | None = None
 
     @property
     def name(self) -> str:
@@ -157,9 +157,9 @@ def read_track(
         values = predictions.read(*key, PARAMETERS[kind], piece.region.chrom, piece.first, piece.last)
         parameters[:, piece.place] = values
     fits = predictions.described.tracks[key].get("recalibration") or {}
-    levels = fits.get("levels", {}).get(kind)
-    truth = observed.read(*key, kind, grid)
-    return JudgedTrack(*key, pool, kind, grid, truth, parameters, tuple(levels) if levels else None)
+    found = fits.get("levels", {}).get(kind)
+    levels = Levels.from_json(kind, found) if found else None
+    return JudgedTrack(*key, pool, kind, grid, observed.read(*key, kind, grid), parameters, levels)
 
 
 def kinds_of(track: dict[str, Any]) -> list[str]:

@@ -3,14 +3,14 @@
 A fit is of one assay, one kind of track and one pool: predictions of an assay that the model could not see (`imputed`)
 err in another way than those of one whose reads it saw (`denoised`). It has two parts. Each parameter of the predicted
 distribution becomes `scale * parameter + shift`. And the level of a central interval is replaced by the level that
-covered as much as was asked for on the data that it was fit to.
+covered as much as was asked for on the data that it was fit to, at each strength of prediction.
 """
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from candi_cli.evaluation.recalibration import LevelMap
+from candi_cli.evaluation.levels import Levels
 from candi_cli.store.predictions import PARAMETERS
 
 _POOLS = ("denoised", "imputed")
@@ -25,7 +25,7 @@ class Fit:
     Attributes
     ----------
     parameters : scale and shift of each parameter of the distribution, by name
-    levels : of central intervals, as `evaluation.recalibration.LevelMap` keeps them; None for peaks, which have none
+    levels : of central intervals, as `evaluation.levels.Levels` keeps them; None for peaks, which have none
     note : how it was found
     n_bins : that it was fit to
     before, after : scores on the data that it was fit to
@@ -35,7 +35,7 @@ class Fit:
     pool: str
     kind: str
     parameters: dict[str, tuple[float, float]]
-    levels: tuple[float, ...] | None
+    levels: list[list[float]] | None
     n_bins: int
     note: str = ""
     before: dict[str, float] = field(default_factory=dict)
@@ -54,7 +54,7 @@ class Fit:
         if not isinstance(factors, dict) or set(factors) != set(PARAMETERS[kind]):
             raise ValueError(f"recalibration: the parameters of {kind} are not {', '.join(PARAMETERS[kind])}")
         parameters = {name: _factors(found) for name, found in factors.items()}
-        levels = None if values["levels"] is None else level_map(values["levels"]).levels
+        levels = None if values["levels"] is None else Levels.from_json(kind, values["levels"]).to_json()
         if not isinstance(values["n_bins"], int) or values["n_bins"] < 0 or not isinstance(values["note"], str):
             raise ValueError("recalibration: a fit does not say what it was fitted to")
         scores = [_scores(values[name]) for name in ("before", "after")]
@@ -103,17 +103,12 @@ class Recalibration:
             return None
         return {
             "parameters": {name: list(factors) for fit in found for name, factors in fit.parameters.items()},
-            "levels": {fit.kind: list(fit.levels) for fit in found if fit.levels is not None},
+            "levels": {fit.kind: fit.levels for fit in found if fit.levels is not None},
         }
 
     def to_json(self) -> dict[str, Any]:
         """Return it as plain JSON values."""
         return asdict(self)
-
-
-def level_map(levels: Any) -> LevelMap:
-    """Return the map of the levels of central intervals; raise ValueError when it is none."""
-    return LevelMap.from_json({"note": "", "levels": levels})
 
 
 def _factors(values: Any) -> tuple[float, float]:
