@@ -346,11 +346,15 @@ def _block_sums(total: DistributionTally) -> dict[str, Array]:
     sums = {name: np.asarray(getattr(total, name), dtype=np.float64) for name in _SUMS}
     sample, n_blocks = total.sample, len(total.n)
     intervals = central_intervals(total.kind, sample.parameters, LEVELS, censored=total.censored)
-    sums["sampled"] = np.bincount(sample.block, minlength=n_blocks).astype(np.float64)
+
+    def per_block(each: Array) -> Array:
+        return np.bincount(sample.block, each, n_blocks).astype(np.float64)
+
+    sums["sampled"] = per_block(np.ones(len(sample.block)))
     _, sd = _moments(total.kind, sample.parameters, total.censored)
-    sums["sampled_sd"] = np.bincount(sample.block, sd, n_blocks)
+    sums["sampled_sd"] = per_block(sd)
     for name, each in (("expected", intervals.probability), ("width", intervals.width)):
-        sums[name] = np.stack([np.bincount(sample.block, row, n_blocks) for row in each], axis=1).astype(np.float64)
+        sums[name] = np.stack([per_block(row) for row in each], axis=1)
     return sums
 
 
