@@ -58,6 +58,14 @@ def test_codes_are_in_the_order_of_bfloat16_numbers(rng):
     assert logit_codes([0.0]) == logit_codes([-0.0]) == 0x8000
 
 
+def test_a_logit_halfway_between_two_bfloat16_numbers_goes_to_the_even_one():
+    spacing = 2.0**-7  # from 1 to 2
+    assert logit_codes([1 + spacing / 2]) == logit_codes([1.0])
+    assert logit_codes([1 + 1.5 * spacing]) == logit_codes([1 + 2 * spacing])
+    assert logit_codes([1 + 0.49 * spacing]) == logit_codes([1.0])
+    assert logit_codes([1 + 0.51 * spacing]) == logit_codes([1 + spacing])
+
+
 def test_auroc_is_the_fraction_of_pairs_in_the_right_order(peaks):
     observed, logits = peaks
     difference = logits[observed == 1][:, None] - logits[observed == 0]
