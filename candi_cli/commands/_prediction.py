@@ -192,7 +192,7 @@ class _Run:
             wanted[biosample] = joined(measured(store, biosample, layer))
             lanes = {name: asdict(own) for name, own in zip(names, found.own, strict=True) if own is not None}
             read[biosample] = {"covariates": lanes, "sequence": dna}
-        model = {"family": card.family, "sha256": card.weights_sha256}
+        model = {"family": card.family, "sha256": card.weights_sha256, "assays": list(card.assays)}
         described = Described(store.rule.resolution, store.chromsizes, model, tracks, wanted, read)
         return described, {name: list(regions) or wanted[name] for name in biosamples}
 

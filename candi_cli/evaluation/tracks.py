@@ -192,20 +192,22 @@ def coefficient_of_variation(mean: ArrayLike, sd: ArrayLike) -> Array:
     return np.where(np.isnan(sd), np.nan, np.minimum(ratio, np.finfo(np.float64).max))
 
 
-def call_peaks(probability: ArrayLike, threshold: float) -> PeakRuns:
-    """Return the longest runs of adjacent bins whose probability is at least the threshold.
+def call_peaks(probability: ArrayLike, threshold: float, *, max_gap: int = 0, min_length: int = 1) -> PeakRuns:
+    """Return runs of bins whose probability is at least the threshold; runs with little between them are one.
 
-    The summit is the bin of the highest probability; of equals that adjoin the first one, the (lower) middle.
+    Runs are joined first, and what is too short then is left out. The summit is the bin of the highest probability; of
+    equals that adjoin the first one, the (lower) middle.
 
     Parameters
     ----------
     probability : shape (L,), of one chromosome's bins; NaN, which is never in a peak, where not predicted
     threshold : in the units of probability
+    max_gap : bins below the threshold between two runs that are joined; none of them is NaN
+    min_length : bins of the shortest peak
     """
     (probability,) = _floats(probability)
-    inside = probability >= threshold
-    edges = np.flatnonzero(np.diff(inside, prepend=False, append=False))
-    start, end = edges[::2], edges[1::2]
+    inside = _bridged(probability >= threshold, np.isnan(probability), max_gap)
+    start, end = _runs(inside)
     bins, length = np.flatnonzero(inside), end - start
     heights = probability[bins]
     height = np.maximum.reduceat(heights, np.cumsum(length) - length)
@@ -213,7 +215,26 @@ def call_peaks(probability: ArrayLike, threshold: float) -> PeakRuns:
     first = tops[np.searchsorted(tops, start)]
     lasts = tops[np.diff(tops, append=-1) != 1]  # of each plateau: a run's end is one too, as the next bin is outside
     last = lasts[np.searchsorted(lasts, first)]
-    return PeakRuns(start, end, (first + last) // 2, height)
+    long = length >= min_length
+    return PeakRuns(start[long], end[long], (first[long] + last[long]) // 2, height[long])
+
+
+def _bridged(inside: NDArray[np.bool_], unknown: NDArray[np.bool_], max_gap: int) -> NDArray[np.bool_]:
+    """Return bins that are inside, or in a gap of at most so many bins, all known, between two that are."""
+    start, end = _runs(inside)
+    n_unknown = np.concatenate([[0], np.cumsum(unknown)])
+    first, last = end[:-1], start[1:]  # of each gap
+    narrow = (last - first <= max_gap) & (n_unknown[last] == n_unknown[first])
+    change = np.zeros(len(inside) + 1, dtype=np.int64)
+    change[first[narrow]], change[last[narrow]] = 1, -1
+    filled: NDArray[np.bool_] = inside | (np.cumsum(change)[:-1] > 0)
+    return filled
+
+
+def _runs(inside: NDArray[np.bool_]) -> tuple[Bins, Bins]:
+    """Return where the runs of true bins start and end."""
+    edges = np.flatnonzero(np.diff(inside, prepend=False, append=False))
+    return edges[::2], edges[1::2]
 
 
 def _floats(*arrays: ArrayLike) -> list[Array]:

@@ -1,4 +1,4 @@
-"""What a track shows of a predicted distribution: its mean, a bound of an interval, a spread."""
+"""What a track shows of a predicted distribution: its centre, a bound of an interval, a spread."""
 
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -17,6 +17,7 @@ from candi_cli.evaluation.tracks import (
 from candi_cli.store.predictions import PARAMETERS
 
 Values = NDArray[np.float64]
+_CENTRES = {"counts": "mean", "signal": "median", "peaks": "probability"}
 _LARGEST = float(np.finfo(np.float32).max)  # that a track holds
 
 
@@ -24,7 +25,7 @@ class Quantity(NamedTuple):
     """One thing that a track shows.
 
     kind : of the track, `counts`, `signal` or `peaks`
-    name : `mean`, `lower`, `upper`, `sd`, `cv`, or of counts `n` and `p`
+    name : `mean` (the track itself; `statistic` says what it is), `lower`, `upper`, `sd`, `cv`, or of counts `n`, `p`
     level : of a bound, the probability that lies below it
     """
 
@@ -37,11 +38,16 @@ class Quantity(NamedTuple):
         """What it is made from, in the order that `of` takes."""
         return PARAMETERS[self.kind]
 
+    @property
+    def statistic(self) -> str:
+        """What it is of the distribution: the track of signal is a median, that of peaks a probability."""
+        return _CENTRES[self.kind] if self.name == "mean" else self.name
+
     def of(self, parameters: NDArray[np.float32]) -> Values:
         """Return its values, from the parameters (P, L).
 
         Of counts, values are reads per bin at the covariates that were asked for. Of signal they are -log10 p, and the
-        mean is the median: the mean of its arcsinh taken back. Its cv is that of arcsinh(-log10 p), as in the paper.
+        track is the median: the mean of its arcsinh taken back. Its cv is that of arcsinh(-log10 p), as in the paper.
         Of peaks, they are the probability.
         """
         return _OF[self.kind, self.name](*(np.asarray(each, dtype=np.float64) for each in parameters), self.level)
@@ -50,7 +56,7 @@ class Quantity(NamedTuple):
 def quantities(
     kinds: Sequence[str], *, interval: float | None, sd: bool = False, cv: bool = False, nb: bool = False
 ) -> list[Quantity]:
-    """Return what is to be shown: of each kind the mean, and what else was asked for and it has.
+    """Return what is to be shown: of each kind the track itself, and what else was asked for and it has.
 
     Parameters
     ----------

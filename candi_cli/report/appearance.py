@@ -1,24 +1,26 @@
 """How tracks are named, coloured and put together, wherever they are shown."""
 
 from collections.abc import Iterable
-from pathlib import Path
 from typing import NamedTuple
 
+from candi_cli.genome import Region
 from candi_cli.report.delivery import Track
 
-KINDS = {"counts": "expected reads per bin", "signal": "-log10 p", "peaks": "peak probability"}
+KINDS = {"counts": "reads per bin", "signal": "-log10 p", "peaks": "peaks"}
 QUANTITIES = {
+    "calls": "as called",
     "lower": "lower end of the interval",
     "upper": "upper end of the interval",
     "sd": "standard deviation",
     "cv": "coefficient of variation",
 }
-ON_ONE_SCALE = ("mean", "lower", "upper")  # in the unit of the measurement, so that they can share an axis
+CENTRES = ("mean", "median", "probability")  # what a track shows first, of counts, signal and peaks
+ON_ONE_SCALE = (*CENTRES, "lower", "upper")  # in the unit of the measurement, so that they can share an axis
 
 # Blue and vermilion of Okabe & Ito (2008), which colour-blind readers tell apart, with a pale and a dark shade of each.
-# All are drawn from the axis up, so the mean is where the middle shade ends: below it dark, above it pale.
-_DENOISED = {"upper": "166,206,237", "mean": "0,114,178", "lower": "0,57,105"}
-_IMPUTED = {"upper": "250,205,170", "mean": "213,94,0", "lower": "130,50,0"}
+# All are drawn from the axis up, so the centre is where the middle shade ends: below it dark, above it pale.
+_DENOISED = {"upper": "166,206,237", "centre": "0,114,178", "lower": "0,57,105"}
+_IMPUTED = {"upper": "250,205,170", "centre": "213,94,0", "lower": "130,50,0"}
 _OTHER = "110,110,110"
 
 
@@ -57,14 +59,15 @@ def title(track: Track) -> str:
     return one_line(f"{track.biosample} {track.assay}, {made_by(track.observed)} {track.kind}: {track.quantity}")
 
 
-def colour(track: Track) -> str:
+def colour(quantity: str, observed: bool) -> str:
     """Return the colour of a track as `red,green,blue` from 0 to 255."""
-    return (_DENOISED if track.observed else _IMPUTED).get(track.quantity, _OTHER)
+    shade = "centre" if quantity in (*CENTRES, "calls") else quantity
+    return (_DENOISED if observed else _IMPUTED).get(shade, _OTHER)
 
 
-def is_narrow_peak(path: Path) -> bool:
-    """Return whether a file holds called peaks, by its name."""
-    return path.name.lower().endswith((".narrowpeak", ".narrowpeak.gz"))
+def place(region: Region) -> str:
+    """Return a region as it is spoken of: 1-based, with both ends."""
+    return f"{region.chrom}:{region.start + 1:,}-{region.end:,}"
 
 
 def one_line(text: str, longest: int | None = None) -> str:

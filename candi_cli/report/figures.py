@@ -1,13 +1,14 @@
 """Figures of predicted tracks, as PNG."""
 
 from collections.abc import Sequence
+from functools import cache
 from io import BytesIO
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from candi_cli.report.appearance import one_line
+from candi_cli.report.appearance import colour, made_by, one_line
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -22,7 +23,8 @@ _EDGE = 0.12  # inches between text and the edge of the picture
 _NUMBERS = 42  # points between an axis and its label, for numbers up to 100,000
 _LONGEST_LABEL, _LONGEST_TITLE = 34, 80  # letters
 _KB_UP_TO_BP = 2_000_000
-_MEAN, _BAND, _RAW = "#0072b2", "#a6ceed", "#777777"  # the blue of the tracks, its pale shade, grey
+_RAW = "#777777"
+_NO_PICTURE = "\N{WHITE SQUARE}"
 
 
 class FigureRow(NamedTuple):
@@ -30,9 +32,10 @@ class FigureRow(NamedTuple):
 
     Attributes
     ----------
-    values : shape (L,), the mean of each bin
+    values : shape (L,), the centre of each bin's distribution
     lower, upper : shape (L,), the ends of its interval, if there is one
     raw : shape (L,), what was observed, in the unit of the values, if anything was
+    observed : the assay was among the input and is denoised; otherwise it is imputed, in another colour
     """
 
     label: str
@@ -40,9 +43,20 @@ class FigureRow(NamedTuple):
     lower: Array | None = None
     upper: Array | None = None
     raw: Array | None = None
+    observed: bool = True
 
 
-def locus_figure(title: str, start_bp: int, resolution: int, rows: Sequence[FigureRow]) -> bytes:
+class Legend(NamedTuple):
+    """What the parts of a figure are called."""
+
+    centre: str = "mean"
+    interval: str = "interval"
+    raw: str = "observed"
+
+
+def locus_figure(
+    title: str, start_bp: int, resolution: int, rows: Sequence[FigureRow], legend: Legend | None = None
+) -> bytes:
     """Return a PNG of tracks below each other over one stretch of a chromosome; the same input gives the same bytes.
 
     Parameters
@@ -54,15 +68,15 @@ def locus_figure(title: str, start_bp: int, resolution: int, rows: Sequence[Figu
 
     figure = _empty_figure(len(rows))
     canvas = FigureCanvasAgg(figure)
-    _draw_labels(figure, canvas, [one_line(row.label, _LONGEST_LABEL) for row in rows])
+    _draw_labels(figure, canvas, [_drawable(one_line(row.label, _LONGEST_LABEL)) for row in rows])
     n_bins = len(rows[0].values)
     span_bp = n_bins * resolution
     unit, unit_bp = ("kb", 1_000) if span_bp <= _KB_UP_TO_BP else ("Mb", 1_000_000)
     edges = (start_bp + resolution * np.arange(n_bins + 1)) / unit_bp
     for axes, row in zip(figure.axes, rows, strict=True):
         _draw_row(axes, row, edges)
-    _draw_frame(figure, canvas, one_line(title, _LONGEST_TITLE), f"position ({unit})")
-    _draw_legend(figure, rows)
+    _draw_frame(figure, canvas, _drawable(one_line(title, _LONGEST_TITLE)), f"position ({unit})")
+    _draw_legend(figure, rows, legend or Legend())
     image = BytesIO()
     canvas.print_png(image, metadata={"Software": None})  # the version of matplotlib is not part of the picture
     return image.getvalue()
@@ -96,14 +110,15 @@ def _draw_labels(figure: "Figure", canvas: "FigureCanvasAgg", labels: Sequence[s
 def _draw_row(axes: "Axes", row: FigureRow, edges: NDArray[np.float64]) -> None:
     from matplotlib.patches import StepPatch
 
+    line, band = _rgb("mean", row.observed), _rgb("upper", row.observed)
     if row.lower is not None and row.upper is not None:
         lower, upper = (np.append(end, end[-1]) for end in (row.lower, row.upper))  # the last bin has a right edge too
-        axes.fill_between(edges, lower, upper, step="post", color=_BAND, linewidth=0, zorder=1)
+        axes.fill_between(edges, lower, upper, step="post", color=band, linewidth=0, zorder=1)
     # as artists: `axes.stairs` looks for the extent of every step in Python, half a second a row
     if row.raw is not None:
         axes.add_artist(StepPatch(row.raw, edges, fill=False, color=_RAW, linewidth=0.6, zorder=2))
-    axes.add_artist(StepPatch(row.values, edges, fill=False, color=_MEAN, linewidth=1.0, zorder=3))
-    drawn = np.concatenate([part for part in row[1:] if part is not None])
+    axes.add_artist(StepPatch(row.values, edges, fill=False, color=line, linewidth=1.0, zorder=3))
+    drawn = np.concatenate([part for part in (row.values, row.lower, row.upper, row.raw) if part is not None])
     drawn = drawn[np.isfinite(drawn)]
     top = float(drawn.max(initial=0))
     axes.set_ylim(float(drawn.min(initial=0)), 1.05 * top if top > 0 else 1)
@@ -130,18 +145,39 @@ def _draw_frame(figure: "Figure", canvas: "FigureCanvasAgg", title: str, x_label
     text.set_fontsize(11 * room / max(room, needed))
 
 
-def _draw_legend(figure: "Figure", rows: Sequence[FigureRow]) -> None:
+def _draw_legend(figure: "Figure", rows: Sequence[FigureRow], legend: Legend) -> None:
     """Name what is drawn, above the first row."""
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
 
-    handles: list[Line2D | Patch] = [Line2D([], [], color=_MEAN, linewidth=1.5, label="mean")]
-    if any(row.lower is not None and row.upper is not None for row in rows):
-        handles.append(Patch(color=_BAND, label="interval"))
+    handles: list[Line2D | Patch] = []
+    ways = [way for way in (True, False) if any(row.observed is way for row in rows)]
+    for way in ways:
+        handles.append(Line2D([], [], color=_rgb("mean", way), linewidth=1.5, label=f"{made_by(way)}: {legend.centre}"))
+        if any(row.observed is way and row.lower is not None and row.upper is not None for row in rows):
+            handles.append(Patch(color=_rgb("upper", way), label=legend.interval))
     if any(row.raw is not None for row in rows):
-        handles.append(Line2D([], [], color=_RAW, linewidth=0.8, label="observed"))
+        handles.append(Line2D([], [], color=_RAW, linewidth=0.8, label=legend.raw))
     anchor = (1 - _RIGHT / _WIDTH, 1 - 0.34 / figure.get_figheight())
     figure.legend(
         handles=handles, loc="upper right", bbox_to_anchor=anchor, ncols=len(handles),
         frameon=False, fontsize=8, borderaxespad=0, borderpad=0,
     )  # fmt: skip
+
+
+def _rgb(quantity: str, observed: bool) -> str:
+    """Return the colour of a track as it is in genome browsers, as `#rrggbb`."""
+    return "#" + "".join(f"{int(part):02x}" for part in colour(quantity, observed).split(","))
+
+
+def _drawable(text: str) -> str:
+    """Return a text in which a square stands for each letter that the font cannot draw (it would warn of them)."""
+    return "".join(letter if _has_picture(letter) else _NO_PICTURE for letter in text)
+
+
+@cache
+def _has_picture(letter: str) -> bool:
+    from matplotlib.font_manager import FontProperties, findfont, get_font
+
+    fonts = (get_font(findfont(FontProperties(weight=weight))) for weight in ("normal", "bold"))
+    return all(font.get_char_index(ord(letter)) for font in fonts)

@@ -28,7 +28,7 @@ class _State(NamedTuple):
 def delivered_files(delivery: Delivery) -> list[DeliveredFile]:
     """Return the tracks and other files of a delivery, by path; what describes them is not among them."""
     paths: dict[Path, Track | None] = dict.fromkeys(delivery.other_files)
-    paths |= {track.path: track for track in delivery.tracks}
+    paths |= {track.path: track for track in (*delivery.tracks, *delivery.texts)}
     found = []
     for path, track in sorted(paths.items(), key=lambda item: item[0].as_posix()):
         where = delivery.folder / path

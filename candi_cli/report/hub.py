@@ -10,7 +10,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from candi_cli.errors import OutputError
-from candi_cli.report.appearance import ON_ONE_SCALE, Group, colour, grouped, one_line, title
+from candi_cli.report.appearance import CENTRES, ON_ONE_SCALE, Group, colour, grouped, one_line, title
 from candi_cli.report.delivery import Delivery, Track
 
 Stanza = dict[str, str]
@@ -24,7 +24,7 @@ _HEIGHTS = "100:48:8"  # pixels: the most, at first, the least
 def write_hub(delivery: Delivery, *, email: str = PLACEHOLDER_EMAIL) -> list[Path]:
     """Write `hub/hub.txt`, `hub/genomes.txt` and `hub/<genome>/trackDb.txt`, and return their paths.
 
-    Where the ends of an interval were delivered, they and the mean are overlaid in one track. Other quantities, such
+    Where the ends of an interval were delivered, they and the centre are overlaid in one track. Other quantities, such
     as the standard deviation, are there but hidden at first. narrowPeak files are left out: a hub shows indexed binary
     files only. Nothing is written where UCSC's name of the genome is not known.
 
@@ -88,9 +88,10 @@ def _stanzas(delivery: Delivery) -> Iterator[Stanza]:
 
 
 def _overlay(group: Group, interval: float | None, used: set[str]) -> Iterator[Stanza]:
-    """Yield one track of several: pale up to the upper end, over it the mean, over it the lower end in a dark shade."""
-    members = group.chosen("upper", "mean", "lower")
+    """Yield one track of several: pale up to the upper end, over it the centre, over it, dark, the lower end."""
+    members = group.chosen("upper", *CENTRES, "lower")
     level = "its interval" if interval is None else f"its {100 * interval:g} % interval"
+    centre = "".join(f"{track.quantity} and " for track in members if track.quantity in CENTRES)
     parent = _name(f"{group.biosample}_{group.assay}_{group.kind}", used)
     yield {
         "track": parent,
@@ -99,7 +100,7 @@ def _overlay(group: Group, interval: float | None, used: set[str]) -> Iterator[S
         "aggregate": "transparentOverlay",
         "showSubtrackColorOnUi": "on",
         "shortLabel": _label(f"{group.assay} {group.biosample}", _SHORT),
-        "longLabel": _label(f"{title(members[0]).rpartition(':')[0]}: mean and {level}", _LONG),
+        "longLabel": _label(f"{title(members[0]).rpartition(':')[0]}: {centre}{level}", _LONG),
         "maxHeightPixels": _HEIGHTS,
         **_scale(group.kind),
         "visibility": "full",
@@ -116,7 +117,7 @@ def _track(track: Track, used: set[str]) -> Stanza:
         "bigDataUrl": f"../../{quote(track.path.as_posix())}",
         "shortLabel": _label(f"{track.quantity} {track.assay} {track.biosample}", _SHORT),
         "longLabel": _label(title(track), _LONG),
-        "color": colour(track),
+        "color": colour(track.quantity, track.observed),
         "maxHeightPixels": _HEIGHTS,
     }
 

@@ -20,6 +20,7 @@ def write_manifest(delivery: Delivery, *, path: Path | None = None) -> Path:
         "interval": delivery.interval,
         "model": delivery.model,
         "notes": delivery.notes,
+        "regions": {biosample: [list(region) for region in found] for biosample, found in delivery.regions.items()},
         "resolution": delivery.resolution,
         "versions": delivery.versions,
     }

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from candi_cli.report.appearance import KINDS, QUANTITIES, is_narrow_peak, made_by, one_line
+from candi_cli.genome import Region
+from candi_cli.report.appearance import KINDS, QUANTITIES, colour, made_by, one_line, place
 from candi_cli.report.delivery import Delivery
 from candi_cli.report.files import DeliveredFile, delivered_files
 
@@ -16,10 +17,16 @@ if TYPE_CHECKING:
 
 _NOT_KNOWN = "not known"
 _LONGEST_HEADING = 120
+_PLACES_SHOWN = 24
 
 
 def write_page(
-    delivery: Delivery, figure: bytes | None, figure_caption: str, summary: Sequence[Mapping[str, Any]]
+    delivery: Delivery,
+    figure: bytes | None,
+    figure_caption: str,
+    summary: Sequence[Mapping[str, Any]],
+    *,
+    summary_caption: str = "",
 ) -> Path:
     """Write `index.html` and return its path.
 
@@ -38,6 +45,8 @@ def write_page(
         figure=b64encode(figure).decode() if figure else None,
         figure_caption=figure_caption,
         summary=summary,
+        summary_caption=summary_caption,
+        places=_places(delivery),
         columns=list(dict.fromkeys(column for row in summary for column in row)),
         has_manifest=(folder / "manifest.json").exists(),
         has_hub=(folder / "hub" / "hub.txt").exists(),
@@ -60,7 +69,7 @@ def _template() -> "Template":
         "readable": _readable,
         "size": _size,
     }
-    environment.globals["percent"] = lambda level: f"{100 * level:.4g}"
+    environment.globals |= {"percent": lambda level: f"{100 * level:.4g}", "shade": lambda way: colour("mean", way)}
     return environment.from_string(files("candi_cli.report").joinpath("page.html").read_text(encoding="utf-8"))
 
 
@@ -72,10 +81,31 @@ def _heading(delivery: Delivery) -> str:
     return one_line(f"{' and '.join(ways).capitalize()} tracks of {', '.join(biosamples)}", _LONGEST_HEADING)
 
 
+def _places(delivery: Delivery) -> list[tuple[str, int, str]]:
+    """Return where was predicted: in words, how many bp, and of which biosamples ("" where all are alike)."""
+    alike: dict[tuple[Region, ...], list[str]] = {}
+    for biosample, regions in delivery.regions.items():
+        alike.setdefault(tuple(regions), []).append(one_line(biosample))
+    return [
+        (_in_genome(regions, delivery.chromsizes), sum(region.end - region.start for region in regions), names)
+        for regions, names in ((each, ", ".join(of) if len(alike) > 1 else "") for each, of in alike.items())
+    ]
+
+
+def _in_genome(regions: Sequence[Region], chromsizes: Mapping[str, int]) -> str:
+    """Return the names of regions; a whole chromosome goes by its own, and so does a whole genome of several."""
+    whole = [(region.start, region.end) == (0, chromsizes[region.chrom]) for region in regions]
+    if len(regions) == len(chromsizes) > 1 and all(whole):
+        return f"all {len(regions)} chromosomes"
+    names = [region.chrom if is_whole else place(region) for region, is_whole in zip(regions, whole, strict=True)]
+    more = len(names) - _PLACES_SHOWN
+    return ", ".join(names[:_PLACES_SHOWN]) + (f" and {more} more" if more > 0 else "")
+
+
 def _described(file: DeliveredFile) -> str:
     track = file.track
     if track is None:
-        return "called peaks" if is_narrow_peak(file.path) else ""
+        return ""
     kind, quantity = KINDS.get(track.kind, track.kind), QUANTITIES.get(track.quantity, track.quantity)
     return f"{track.biosample}, {track.assay}, {made_by(track.observed)}: {kind}, {quantity}"
 
@@ -84,6 +114,7 @@ def _in_words(covariates: Mapping[str, Any]) -> str:
     """Return what was asked for in a few words; what is not known goes without saying."""
     units = {"depth": " reads", "read_length": " bp", "run_type": "", "platform": ""}
     known = [f"{_readable(covariates[name])}{unit}" for name, unit in units.items() if covariates.get(name) is not None]
+    known = ["1 read" if words == "1 reads" else words for words in known]
     return ", ".join(known) or _NOT_KNOWN
 
 
