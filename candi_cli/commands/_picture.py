@@ -84,7 +84,7 @@ def _summary(found: Mapping[Target, Overview], tracks: Mapping[Target, Any]) -> 
         rows.append(
             {
                 "biosample": biosample, "assay": assay, "made by": made_by(tracks[biosample, assay]["observed"]),
-                "bins": track.n_bins, **{name: f"{value:.3g}" for name, value in numbers.items()},
+                "bins": track.n_bins, **{name: float(f"{value:.3g}") for name, value in numbers.items()},
             }
         )  # fmt: skip
     return rows

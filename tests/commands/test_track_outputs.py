@@ -331,10 +331,21 @@ def test_tracks_of_peaks_are_the_probability_that_is_kept(rich, assay):
     assert 0 <= values.min() < 0.5 < values.max() <= 1
 
 
+def joined_runs(inside: np.ndarray) -> list[tuple[int, int]]:
+    """Runs of bins, those at most 100 bp apart as one, of at least 150 bp."""
+    found: list[list[int]] = []
+    for at in np.flatnonzero(inside).tolist():
+        if found and at - found[-1][1] <= 4:
+            found[-1][1] = at + 1
+        else:
+            found.append([at, at + 1])
+    return [(first, last) for first, last in found if last - first >= 6]
+
+
 @pytest.mark.parametrize("assay", ASSAYS)
-def test_peak_calls_are_the_runs_of_the_bigwig_over_the_threshold(rich, tmp_path, assay):
+def test_peak_calls_are_the_joined_runs_of_the_bigwig_over_the_threshold(rich, tmp_path, assay):
     # half a unit above a number of three digits: rounding moves no bin across it
-    threshold = float(f"{np.median(rich.bins(assay, 'peaks')):.2e}") + 0.0005
+    threshold = float(f"{np.quantile(rich.bins(assay, 'peaks'), 0.8):.2e}") + 0.0005
     calls = tmp_path / "calls.narrowPeak"
     regions = [text for chrom, (start, end) in PLACES.items() for text in ("-r", f"{chrom}:{start + 1}-{end}")]
     options = ["--assay", assay, "--threshold", str(threshold), "--quiet"]
@@ -344,16 +355,13 @@ def test_peak_calls_are_the_runs_of_the_bigwig_over_the_threshold(rich, tmp_path
     for chrom, (start, end) in PLACES.items():
         values = bins_of(rich.folder / f"sim1.{assay}.peaks.bw", chrom, start, end)
         signal = bins_of(rich.folder / f"sim1.{assay}.signal.bw", chrom, start, end)
-        for over, run in itertools.groupby(range(len(values)), key=lambda at, of=values: of[at] > threshold):
-            if over:
-                bins = list(run)
-                last = min(start + 25 * (bins[-1] + 1), end)
-                expected.append((chrom, start + 25 * bins[0], last, values, signal, start))
+        for first, last in joined_runs(values > threshold):
+            expected.append((chrom, start + 25 * first, min(start + 25 * last, end), values, signal, start))
     assert len(expected) > 5
     assert len(found) == len(expected)
     for number, (line, (chrom, first, last, values, signal, start)) in enumerate(zip(found, expected, strict=True)):
         bins = slice((first - start) // 25, -(-(last - start) // 25))
-        assert line[:4] == [chrom, str(first), str(last), f"{assay}_peak_{number + 1}"]
+        assert line[:4] == [chrom, str(first), str(last), f"sim1.{assay}.peak{number + 1}"]
         assert np.float32(line[6]) == values[bins].max()
         assert int(line[4]) == pytest.approx(1000 * values[bins].max(), abs=1)
         summit = int(line[9])
@@ -367,10 +375,11 @@ def test_peak_calls_are_the_runs_of_the_bigwig_over_the_threshold(rich, tmp_path
 def test_the_default_threshold_of_a_call_is_a_half(rich):
     for assay in ASSAYS:
         called = sum(int(end) - int(start) for _, start, end, *_ in lines_of(rich.folder / f"sim1.{assay}.narrowPeak"))
-        over = rich.parameter(assay, "peak_logit") >= 0
-        assert over.any()
-        cut = 15 if over[-(-(300_010 - 200_000) // 25) - 1] else 0  # the last bin of chr1 has 10 bp
-        assert called == 25 * over.sum() - cut
+        over, n_first = rich.parameter(assay, "peak_logit") >= 0, -(-(300_010 - 200_000) // 25)
+        runs = joined_runs(over[:n_first])
+        cut = 15 if runs[-1][1] == n_first else 0  # the last bin of chr1 has 10 bp
+        n_bins = sum(last - first for first, last in [*runs, *joined_runs(over[n_first:])])
+        assert called == 25 * n_bins - cut
 
 
 def test_a_bedgraph_in_a_folder_holds_what_the_bigwig_beside_it_does(rich):
@@ -473,7 +482,12 @@ def test_the_manifest_lists_every_file_with_its_checksum_and_how_it_was_made(del
     assert manifest["command"] == shlex.join(sys.argv)
     assert manifest["model"]["sha256"] == load(vivid_model_path).card.weights_sha256
     assert manifest["model"]["name"] == vivid_model_path.name
+    assert manifest["model"]["assays"] == list(load(vivid_model_path).card.assays)
     assert manifest["genome"] == "hg19"
+    assert manifest["regions"] == {"liver": [["chr21", 0, 40_000]]}
+    listed = {entry["path"]: entry for entry in manifest["files"]}
+    assert [listed["liver.H3K4me3.narrowPeak"][name] for name in ("assay", "quantity")] == ["H3K4me3", "calls"]
+    assert any("at most 100 bp apart" in note and "150 bp" in note for note in manifest["notes"])
     reads = hg19 / "reads.bam"
     assert manifest["inputs"] == [
         {"name": "reads.bam", "size": reads.stat().st_size, "mtime": int(reads.stat().st_mtime)}
@@ -513,6 +527,32 @@ def test_every_link_of_the_page_the_hub_and_the_session_resolves_and_the_page_lo
     assert {(track_db.parent / unquote(url)).resolve() for url in urls} == {
         path.resolve() for path in folder.glob("*.bw")
     }
+
+
+def test_the_page_says_where_was_predicted_and_what_the_model_knows(deliver, vivid_model_path):
+    words = " ".join(Links((deliver() / "index.html").read_text()).text.split())
+    assert "over chr21:1-40,000 (40,000 bp of hg19)." in words
+    assert ", ".join(load(vivid_model_path).card.assays) in words
+
+
+def test_the_track_of_signal_is_called_a_median_everywhere(deliver):
+    folder = deliver("--track", "signal", "--track", "peaks", assay="H3K4me3")
+    manifest = json.loads((folder / "manifest.json").read_text())
+    assert {entry["path"]: entry["quantity"] for entry in manifest["files"]} == {
+        "liver.H3K4me3.signal.bw": "median", "liver.H3K4me3.peaks.bw": "probability",
+    }  # fmt: skip
+    texts = [folder / "igv_session.xml", folder / "hub" / "hg19" / "trackDb.txt", folder / "index.html"]
+    for text in (path.read_text() for path in texts):
+        assert "median" in text
+        assert "signal: mean" not in text
+
+
+def test_the_session_opens_at_the_locus_of_the_figure(deliver):
+    folder = deliver()
+    locus = ElementTree.parse(folder / "igv_session.xml").getroot().get("locus")
+    chrom, span = locus.split(":")
+    start, end = (f"{int(edge):,}" for edge in span.split("-"))
+    assert f"liver, {chrom}:{start}-{end}: expected reads per bin" in (folder / "index.html").read_text()
 
 
 def test_a_folder_without_bigwigs_has_a_page_with_its_title_and_no_hub(deliver):

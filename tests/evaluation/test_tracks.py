@@ -219,6 +219,48 @@ def test_bins_without_a_prediction_end_a_peak():
     assert peaks.end.tolist() == [3, 5]
 
 
+def looped_calls(probability, threshold, max_gap, min_length):
+    """Peaks as one who reads bin by bin calls them: a peak goes on until a gap is too wide or a bin is not known."""
+    calls, start, last = [], None, None
+    for bin_, value in [*enumerate(probability), (len(probability), NAN)]:
+        if start is not None and (np.isnan(value) or bin_ - last > max_gap + (value >= threshold)):
+            calls.append((start, last + 1))
+            start = None
+        if value >= threshold:
+            start, last = (bin_ if start is None else start), bin_
+    return [(start, end) for start, end in calls if end - start >= min_length]
+
+
+@given(
+    arrays(np.float64, st.integers(0, 60), elements=st.sampled_from([0.0, 0.3, 0.4, 0.6, 0.7, 0.9, NAN])),
+    st.integers(0, 4),
+    st.integers(1, 6),
+)
+def test_peaks_with_narrow_gaps_equal_those_of_a_reader_of_bins(probability, max_gap, min_length):
+    peaks = call_peaks(probability, 0.5, max_gap=max_gap, min_length=min_length)
+    spans = list(zip(peaks.start.tolist(), peaks.end.tolist(), strict=True))
+    assert spans == looped_calls(probability, 0.5, max_gap, min_length)
+    for (start, end), summit, height in zip(spans, peaks.summit, peaks.height, strict=True):
+        assert start <= summit < end
+        assert height == probability[summit] == probability[start:end].max()
+
+
+def test_a_gap_of_the_most_bins_is_closed_and_one_more_is_not():
+    probability = [0.9, 0.1, 0.1, 0.6, 0.1, 0.1, 0.1, 0.7]
+    peaks = call_peaks(probability, 0.5, max_gap=2)
+    assert list(zip(peaks.start.tolist(), peaks.end.tolist(), strict=True)) == [(0, 4), (7, 8)]
+    assert call_peaks(probability, 0.5, max_gap=3).end.tolist() == [8]
+
+
+def test_runs_are_joined_before_what_is_short_is_left_out():
+    probability = [0.9, 0.9, 0.1, 0.8, 0.1, 0.1, 0.9, 0.9]
+    assert call_peaks(probability, 0.5, max_gap=1, min_length=4) == (0, 4, 0, 0.9)
+
+
+def test_a_gap_without_a_prediction_is_never_closed():
+    assert call_peaks([0.9, NAN, 0.9, 0.1, 0.9], 0.5, max_gap=5).start.tolist() == [0, 2]
+
+
 @pytest.mark.parametrize("probability", [[], [0.1], [NAN, NAN], [0.1, 0.2, NAN]])
 def test_no_bin_at_the_threshold_means_no_peak(probability):
     assert [part.shape for part in call_peaks(probability, 0.5)] == [(0,)] * 4

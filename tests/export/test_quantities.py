@@ -64,6 +64,11 @@ def test_the_mean_of_signal_is_the_median_and_never_negative(signal):
     assert (signal[0][found == 0] <= 0).all()
 
 
+def test_a_track_is_called_what_it_is_of_its_distribution():
+    assert [Quantity(kind).statistic for kind in PARAMETERS] == ["mean", "median", "probability"]
+    assert [each.statistic for each in quantities(["signal"], interval=0.9, sd=True)[1:]] == ["lower", "upper", "sd"]
+
+
 @pytest.mark.parametrize(("mean", "sd"), [(0.5, 0.3), (2.0, 0.4), (1.0, 0.8)])
 def test_what_is_shown_of_signal_is_what_draws_of_it_have(rng, mean, sd):
     draws = np.sinh(rng.normal(mean, sd, 400_000))

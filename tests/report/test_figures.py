@@ -2,16 +2,18 @@
 
 import subprocess
 import sys
+import warnings
 from io import BytesIO
 
 import numpy as np
 import pytest
 from matplotlib.image import imread
 
-from candi_cli.report.figures import FigureRow, locus_figure
+from candi_cli.report.figures import FigureRow, Legend, locus_figure
 
 DPI = 110
 MEAN, BAND, RAW = (0, 114, 178), (166, 206, 237), (119, 119, 119)
+IMPUTED_MEAN, IMPUTED_BAND = (213, 94, 0), (250, 205, 170)
 
 
 def row(rng, n_bins, label="K562 H3K4me3", **options):
@@ -109,7 +111,31 @@ def test_positions_are_in_kb_or_mb_with_thousands_separators(rng, monkeypatch):
     assert {"143", "144"} <= texts
 
 
-def drawn_texts(monkeypatch, start_bp, rows):
+@pytest.mark.parametrize("name", ["肝臓", "emoji \U0001f9ec", "\U00010348 \u05d0\u0301", "\u304b\u3099"])
+def test_a_letter_that_the_font_does_not_have_is_a_square_and_no_warning(rng, monkeypatch, name):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        texts = drawn_texts(monkeypatch, 0, [row(rng, 40, label=f"{name} H3K4me3 naïve β")], title=f"{name} chr1")
+    (label,) = [text for text in texts if "H3K4me3" in text]
+    assert label.endswith(" H3K4me3 naïve β")
+    assert "\N{WHITE SQUARE}" in label
+    assert any(text.endswith(" chr1") and "\N{WHITE SQUARE}" in text for text in texts)
+
+
+def test_imputed_tracks_have_their_own_colours_and_the_legend_names_what_is_drawn(rng, monkeypatch):
+    denoised, imputed = row(rng, 40), row(rng, 40, raw=None, observed=False)
+    alone = pixels(locus_figure("t", 0, 25, [imputed]))
+    assert has(alone, IMPUTED_MEAN)
+    assert has(alone, IMPUTED_BAND)
+    assert not has(alone, MEAN)
+    legend = Legend("median", "80 % interval", "observed reads, scaled to 50 M")
+    texts = drawn_texts(monkeypatch, 0, [denoised, imputed], legend=legend)
+    assert {"denoised: median", "imputed: median", "80 % interval", "observed reads, scaled to 50 M"} <= texts
+    texts = drawn_texts(monkeypatch, 0, [imputed], legend=legend)
+    assert not {"denoised: median", "observed reads, scaled to 50 M"} & texts
+
+
+def drawn_texts(monkeypatch, start_bp, rows, title="t", legend=None):
     """Return all texts that the renderer is given."""
     from matplotlib.backends.backend_agg import RendererAgg
 
@@ -122,7 +148,7 @@ def drawn_texts(monkeypatch, start_bp, rows):
 
     with monkeypatch.context() as patch:
         patch.setattr(RendererAgg, "draw_text", noted)
-        locus_figure("t", start_bp, 25, rows)
+        locus_figure(title, start_bp, 25, rows, legend)
     return texts
 
 

@@ -79,9 +79,10 @@ def test_an_interval_is_one_overlay_with_the_mean_between_its_ends(stanzas):
     for parent in parents:
         assert parent["container"] == "multiWig"
         assert parent["aggregate"] == "transparentOverlay"
-        assert "90 %" in parent["longLabel"]
         children = [stanza for stanza in stanzas if stanza.get("parent") == parent["track"]]
-        assert [child["track"].rsplit("_", 1)[1] for child in children] == ["upper", "mean", "lower"]
+        centre = "probability" if "peaks" in parent["track"] else "mean"
+        assert f": {centre} and its 90 %" in parent["longLabel"]
+        assert [child["track"].rsplit("_", 1)[1] for child in children] == ["upper", centre, "lower"]
         assert [child["priority"] for child in children] == ["1", "2", "3"]
         shades = [sum(int(part) for part in child["color"].split(",")) for child in children]
         assert shades == sorted(shades, reverse=True), "from pale to dark"
@@ -97,7 +98,7 @@ def test_a_parent_comes_before_its_children_and_exists(stanzas):
 def test_only_means_and_intervals_are_shown_at_first(delivery, by_file):
     for track in delivery.tracks:
         stanza = by_file[track.path.as_posix()]
-        if track.quantity not in ("mean", "lower", "upper"):
+        if track.quantity not in ("mean", "median", "probability", "lower", "upper"):
             assert stanza["visibility"] == "hide"
         elif "parent" not in stanza:
             assert stanza["visibility"] == "full"
@@ -105,9 +106,9 @@ def test_only_means_and_intervals_are_shown_at_first(delivery, by_file):
 
 def test_peaks_go_from_0_to_1_but_not_their_spread(stanzas, by_file):
     (overlay,) = [stanza for stanza in stanzas if "container" in stanza and "peaks" in stanza["track"]]
-    assert overlay["viewLimits"] == by_file["a_b.mean.bw"]["viewLimits"] == "0:1"
+    assert overlay["viewLimits"] == by_file["a_b.probability.bw"]["viewLimits"] == "0:1"
     assert "viewLimits" not in by_file["a-b.sd.bw"]
-    assert "viewLimits" not in by_file["signal.mean.bw"]
+    assert "viewLimits" not in by_file["signal.median.bw"]
 
 
 def test_one_end_alone_is_a_plain_track(delivery):

@@ -22,7 +22,7 @@ def test_each_delivered_file_is_listed_with_its_size_and_checksum(delivery):
 
 def test_a_track_says_what_it_is_and_other_files_do_not(delivery):
     listed = {file["path"]: file for file in json.loads(write_manifest(delivery).read_text())["files"]}
-    for track in delivery.tracks:
+    for track in (*delivery.tracks, *delivery.texts):
         assert listed[track.path.as_posix()].items() >= (vars(track).items() - {("path", track.path)})
     assert set(listed["table.tsv"]) == {"path", "size", "sha256"}
 
@@ -31,6 +31,11 @@ def test_how_it_was_made_is_kept_as_it_was_given(delivery):
     manifest = json.loads(write_manifest(delivery).read_text())
     names = ["command", "versions", "model", "interval", "experiments", "genome", "resolution", "chromsizes", "notes"]
     assert {name: manifest[name] for name in names} == {name: getattr(delivery, name) for name in names}
+
+
+def test_regions_are_lists_of_chromosome_start_and_end(delivery):
+    regions = json.loads(write_manifest(delivery).read_text())["regions"]
+    assert regions == {'<grp1>&"x"': [["chr21", 0, 46_709_983]], "a-b": [["chr1", 1_000, 2_500], ["chr21", 0, 75]]}
 
 
 def test_the_same_delivery_in_another_order_gives_the_same_bytes(delivery):

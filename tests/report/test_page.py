@@ -8,6 +8,8 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 
+from candi_cli.genome import Region
+from candi_cli.report.appearance import colour
 from candi_cli.report.hub import write_hub
 from candi_cli.report.igv import write_igv_session
 from candi_cli.report.manifest import write_manifest
@@ -113,6 +115,61 @@ def test_the_summary_has_a_column_for_each_key_in_any_row(written):
     assert cells[start + 4 : start + 8] == ["<H3K4me3>", "1,868,400", "0.9012", "not known"]
 
 
+def opening(delivery):
+    """The first sentence of a page."""
+    page = Reader(write_page(delivery, None, "", []).read_text(encoding="utf-8"))
+    return " ".join(page.words.split()).partition("Denoised assays")[0]
+
+
+def test_the_page_says_where_was_predicted_of_each_biosample(delivery):
+    assert opening(delivery).endswith(
+        'over chr21 (46,709,983 bp of hg38) of <grp1>&"x"; chr1:1,001-2,500, chr21:1-75 (1,575 bp of hg38) of a-b. '
+    )
+    alike = replace(delivery, regions=dict.fromkeys("xy", delivery.regions["a-b"]))
+    assert opening(alike).endswith("over chr1:1,001-2,500, chr21:1-75 (1,575 bp of hg38). ")
+
+
+def test_a_whole_genome_is_named_so_and_many_regions_are_cut_short(delivery):
+    whole = [Region(chrom, 0, length) for chrom, length in delivery.chromsizes.items()]
+    assert opening(replace(delivery, regions={"x": whole}, genome=None)).endswith(
+        f"over all 2 chromosomes ({sum(delivery.chromsizes.values()):,} bp). "
+    )
+    many = [Region("chr1", start, start + 25) for start in range(0, 5_000, 50)]
+    told = opening(replace(delivery, regions={"x": many}))
+    assert "chr1:1-25, chr1:51-75, " in told
+    assert told.endswith(" and 76 more (2,500 bp of hg38). ")
+    assert told.count("chr1:") == 24
+
+
+def test_the_summary_has_its_caption_and_numbers_below_their_names(delivery):
+    summary = [{"assay": "CTCF", "bins": 5}]
+    page = Reader(write_page(delivery, None, "", summary, summary_caption="Over <all> bins.").read_text("utf-8"))
+    assert "Over <all> bins." in page.words
+    start = page.cells.index("assay")
+    assert page.cells[start : start + 4] == ["assay", "bins", "CTCF", "5"]
+    kinds = [attributes.get("class") for tag, attributes in page.elements if tag in ("td", "th")]
+    assert kinds[:4] == [None, "number", None, "number"]
+
+
+def test_one_read_is_one_read(delivery):
+    experiments = [{**delivery.experiments[0], "asked": {"depth": 1.0}}]
+    cells = Reader(write_page(replace(delivery, experiments=experiments), None, "", []).read_text("utf-8")).cells
+    assert "1 read" in cells
+
+
+def test_a_model_whose_assays_are_not_known_is_not_said_to_know_any(delivery, written):
+    assert "H3K4me3, CTCF, <new>" in Reader(written).cells
+    text = write_page(replace(delivery, model={**delivery.model, "assays": []}), None, "", []).read_text("utf-8")
+    assert "assays it knows" not in text
+
+
+def test_denoised_and_imputed_have_the_colours_of_their_tracks(delivery, written):
+    for observed, way in ((True, "denoised"), (False, "imputed")):
+        assert f".{way} {{ background: rgb({colour('mean', observed)}); }}" in written
+    dots = [attributes["class"] for tag, attributes in Reader(written).elements if tag == "span"]
+    assert dots == ["dot denoised", "dot imputed"] * 2
+
+
 def test_sizes_are_readable_and_checksums_short(delivery, written):
     cells = Reader(written).cells
     row = cells.index("table.tsv")
@@ -120,7 +177,10 @@ def test_sizes_are_readable_and_checksums_short(delivery, written):
     assert 10_000 <= n_bytes < 20_000
     assert cells[row + 2] == f"{n_bytes / 1000:.1f} kB".replace(".0 kB", " kB")
     assert re.fullmatch("[0-9a-f]{12}", cells[row + 3])
-    assert cells[cells.index("called.narrowPeak.gz") + 1] == "called peaks"
+    assert cells[cells.index("called.narrowPeak.gz") + 1] == '<grp1>&"x", H3K4me3, denoised: peaks, as called'
+    assert cells[cells.index("a-b.bedGraph.gz") + 1] == "a-b, CTCF, imputed: reads per bin, mean"
+    assert cells[cells.index("signal.median.bw") + 1] == '<grp1>&"x", H3K4me3, denoised: -log10 p, median'
+    assert cells[row + 1] == ""
 
 
 def test_the_interval_is_told_in_words_or_not_at_all(delivery, written):
