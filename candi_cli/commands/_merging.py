@@ -51,7 +51,7 @@ def merge_shards(options: TrackOptions, shards: Sequence[Path], names: Sequence[
                     f"{shards[0]}: holds no {min(lacking)} of {target[1]}; predict with the --track that is wanted"
                 )
     if options.dry_run:
-        console.log(f"{len(shards)} shards fit together")
+        console.log(f"{len(shards)} shards fit together" if len(shards) > 1 else f"{shards[0]} is whole")
         for file in plan.files:
             click.echo(f"output\t{file.path}")
         return

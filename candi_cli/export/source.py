@@ -151,8 +151,9 @@ def merged(paths: Sequence[Path], wanted: Sequence[Region]) -> Source:
         if missing:
             gaps = ", ".join(f"{gap.chrom}:{gap.start + 1:,}-{gap.end:,}" for gap in missing[:3])
             more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
+            others = f" and {len(paths) - 1} more" if len(paths) > 1 else ""
             raise StoreError(
-                f"{paths[0]} and {len(paths) - 1} more: nothing of {name} at {gaps}{more}; "
+                f"{paths[0]}{others}: nothing of {name} at {gaps}{more}; "
                 "give the shards that hold it, or -r for what is to be merged"
             )
     return Source(described, {name: within(found, wanted) for name, found in laid.items()})

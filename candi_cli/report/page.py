@@ -128,7 +128,7 @@ def _readable(value: Any) -> str:
 
 def _size(n_bytes: int) -> str:
     if n_bytes < 1000:
-        return f"{n_bytes} bytes"
+        return "1 byte" if n_bytes == 1 else f"{n_bytes} bytes"
     size, units = n_bytes / 1000, ["kB", "MB", "GB", "TB"]
     while size >= 999.5 and len(units) > 1:
         size, units = size / 1000, units[1:]

@@ -311,6 +311,8 @@ def test_the_manifest_and_the_page_of_merged_shards_name_the_model_by_its_checks
     manifest = json.loads((tmp_path / "tracks" / "manifest.json").read_text())
     sha256 = load(vivid_model_path).card.weights_sha256
     assert (manifest["model"]["sha256"], manifest["model"]["name"]) == (sha256, None)
+    assert manifest["model"]["assays"] == list(load(vivid_model_path).card.assays)
+    assert manifest["regions"] == {"sim1": [["chr1", 0, 300_010], ["chr2", 0, 120_000]]}
     assert [entry["name"] for entry in manifest["inputs"]] == ["a.h5", "b.h5", "c.h5"]
     page = (tmp_path / "tracks" / "index.html").read_text()
     assert f"the model <b>{sha256[:12]}</b> predicted" in page

@@ -151,10 +151,12 @@ def test_the_summary_has_its_caption_and_numbers_below_their_names(delivery):
     assert kinds[:4] == [None, "number", None, "number"]
 
 
-def test_one_read_is_one_read(delivery):
+def test_one_read_is_one_read_and_one_byte_one_byte(delivery):
+    (delivery.folder / "table.tsv").write_bytes(b"\n")
     experiments = [{**delivery.experiments[0], "asked": {"depth": 1.0}}]
     cells = Reader(write_page(replace(delivery, experiments=experiments), None, "", []).read_text("utf-8")).cells
     assert "1 read" in cells
+    assert cells[cells.index("table.tsv") + 2] == "1 byte"
 
 
 def test_a_model_whose_assays_are_not_known_is_not_said_to_know_any(delivery, written):
@@ -167,6 +169,7 @@ def test_denoised_and_imputed_have_the_colours_of_their_tracks(delivery, written
     for observed, way in ((True, "denoised"), (False, "imputed")):
         assert f".{way} {{ background: rgb({colour('mean', observed)}); }}" in written
     dots = [attributes["class"] for tag, attributes in Reader(written).elements if tag == "span"]
+    dots = [name for name in dots if name.startswith("dot ")]
     assert dots == ["dot denoised", "dot imputed"] * 2
 
 
