@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from candi_cli.commands._track_files import Target
 from candi_cli.export.overview import Overview, look_over, most_to_show, windows
-from candi_cli.export.quantities import Quantity, quantities
+from candi_cli.export.quantities import Quantity, levels_of, quantities
 from candi_cli.export.source import Source
 from candi_cli.genome import Region
 from candi_cli.report.appearance import made_by, place
@@ -100,8 +100,9 @@ def _lengthened(locus: Region, before: Sequence[Region]) -> Region:
 def _row(
     source: Source, target: Target, kind: str, locus: Region, interval: float | None, observed: _Observed | None
 ) -> FigureRow:
+    levels = levels_of(source.described.tracks[target], kind)
     shown = {
-        each.name: each.of(source.read(*target, each.parameters, locus))
+        each.name: each.of(source.read(*target, each.parameters, locus), levels)
         for each in quantities([kind], interval=interval)
     }
     is_observed = source.described.tracks[target]["observed"]

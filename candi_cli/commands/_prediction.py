@@ -137,7 +137,8 @@ class _Run:
     def write(self, store: Store, regions: Sequence[Region]) -> None:
         """Predict, write every file, and what goes with them."""
         options, loaded = self.options, self.loaded
-        console.log(f"model {loaded.path.name}, on {self.computing.device}")
+        recalibrated = ", recalibrated" if loaded.card.recalibration else ""
+        console.log(f"model {loaded.path.name}{recalibrated}, on {self.computing.device}")
         described, spans = self._described(store, regions)
         with ExitStack() as stack:
             chroms = sorted({region.chrom for found in spans.values() for region in found})
@@ -183,11 +184,13 @@ class _Run:
             for assay in shown:
                 lane = self.loaded.config.assays.index(assay)
                 own = found.own[lane]
+                observed = own is not None and layer in store.experiment(biosample, assay).layers
                 tracks[biosample, assay] = {
-                    "observed": own is not None and layer in store.experiment(biosample, assay).layers,
+                    "observed": observed,
                     "covariates": asdict(own) if own else None,
                     "asked": asdict(found.requested[lane]),
                     "parameters": parameters(assay),
+                    **self._recalibration(assay, parameters(assay), observed=observed),
                 }
             wanted[biosample] = joined(measured(store, biosample, layer))
             lanes = {name: asdict(own) for name, own in zip(names, found.own, strict=True) if own is not None}
@@ -195,6 +198,12 @@ class _Run:
         model = {"family": card.family, "sha256": card.weights_sha256, "assays": list(card.assays)}
         described = Described(store.rule.resolution, store.chromsizes, model, tracks, wanted, read)
         return described, {name: list(regions) or wanted[name] for name in biosamples}
+
+    def _recalibration(self, assay: str, parameters: list[str], *, observed: bool) -> dict[str, Any]:
+        """Return how a track's distributions are recalibrated, if the model's card says so."""
+        recalibration = self.loaded.card.recalibration
+        found = recalibration.of(assay, "denoised" if observed else "imputed", parameters) if recalibration else None
+        return {"recalibration": found} if found else {}
 
     def _made_of(self) -> list[Any]:
         """Return what else the predicted values depend on."""

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from candi_cli.errors import OutputError, TrackError
 from candi_cli.export.peaks import narrowpeak_lines
-from candi_cli.export.quantities import Quantity
+from candi_cli.export.quantities import Quantity, levels_of
 from candi_cli.export.source import Source
 from candi_cli.genome import Region
 from candi_cli.io.bedgraph import bedgraph_lines
@@ -73,8 +73,9 @@ class TrackFile:
 def _blocks(file: TrackFile, source: Source) -> Iterator[tuple[Region, NDArray[np.float32]]]:
     """Yield the values of a track, region by region."""
     assert file.quantity is not None
+    levels = levels_of(source.described.tracks[file.biosample, file.assay], file.quantity.kind)
     for region, parameters in source.blocks(file.biosample, file.assay, file.quantity.parameters):
-        values = file.quantity.of(parameters).astype(np.float32)
+        values = file.quantity.of(parameters, levels).astype(np.float32)
         if not np.isfinite(values).all():
             where = f"{region.chrom}:{region.start + 1}-{region.end}"
             raise TrackError(f"{file.shown_as}: a value in {where} is not finite")

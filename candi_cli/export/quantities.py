@@ -1,12 +1,13 @@
 """What a track shows of a predicted distribution: its centre, a bound of an interval, a spread."""
 
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit
 
+from candi_cli.evaluation.levels import Levels
 from candi_cli.evaluation.tracks import (
     coefficient_of_variation,
     negative_binomial_quantiles,
@@ -43,14 +44,34 @@ class Quantity(NamedTuple):
         """What it is of the distribution: the track of signal is a median, that of peaks a probability."""
         return _CENTRES[self.kind] if self.name == "mean" else self.name
 
-    def of(self, parameters: NDArray[np.float32]) -> Values:
+    def of(self, parameters: NDArray[np.float32], levels: Levels | None = None) -> Values:
         """Return its values, from the parameters (P, L).
 
         Of counts, values are reads per bin at the covariates that were asked for. Of signal they are -log10 p, and the
         track is the median: the mean of its arcsinh taken back. Its cv is that of arcsinh(-log10 p), as in the paper.
         Of peaks, they are the probability.
+
+        Parameters
+        ----------
+        levels : of a recalibrated model: what the level of a central interval is replaced by
         """
-        return _OF[self.kind, self.name](*(np.asarray(each, dtype=np.float64) for each in parameters), self.level)
+        values = [np.asarray(each, dtype=np.float64) for each in parameters]
+        if levels is None or self.level is None:
+            return _OF[self.kind, self.name](*values, self.level)
+        found, which = np.full(values[0].shape, np.nan), levels.strata(values[0])
+        for number, each in enumerate(levels.maps):
+            here = which == number
+            if here.any():
+                central = float(each.apply([abs(1 - 2 * self.level)])[0])
+                tail = (1 + central) / 2 if self.level > 0.5 else (1 - central) / 2  # noqa: PLR2004
+                found[here] = _OF[self.kind, self.name](*(value[here] for value in values), tail)
+        return found
+
+
+def levels_of(track: Mapping[str, Any], kind: str) -> Levels | None:
+    """Return what a recalibrated model's central intervals of a described track are asked for with; None of others."""
+    found = ((track.get("recalibration") or {}).get("levels") or {}).get(kind)
+    return Levels.from_json(kind, found) if found else None
 
 
 def quantities(
