@@ -13,6 +13,42 @@ from pathlib import Path
 from types import FrameType
 from typing import BinaryIO
 
+_ENDING = (signal.SIGINT, signal.SIGTERM)
+_received: list[int] = []  # signals that ask this process to end, since `ending_on_signals`
+
+
+@contextlib.contextmanager
+def ending_on_signals() -> Iterator[None]:
+    """End the block by KeyboardInterrupt on SIGINT, by SystemExit(143) on SIGTERM.
+
+    Each is raised at once, and again by `heed_signals`: Python drops what is raised while it runs the callback of a
+    weak reference or a `__del__`, and a library may make another error of it.
+    """
+    _received.clear()
+    for number in _ENDING:
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as in the background of a shell
+            signal.signal(number, _end)
+    try:
+        yield
+    except Exception:
+        heed_signals()
+        raise
+
+
+def heed_signals() -> None:
+    """Raise what a signal that has come asks for; call it between two pieces of work."""
+    if _received:
+        raise _exception(_received[0])
+
+
+def _end(number: int, _frame: FrameType | None) -> None:
+    _received.append(number)
+    raise _exception(number)
+
+
+def _exception(number: int) -> BaseException:
+    return KeyboardInterrupt() if number == signal.SIGINT else SystemExit(128 + number)
+
 
 @contextlib.contextmanager
 def interrupts_held() -> Iterator[None]:

@@ -3,11 +3,9 @@
 import atexit
 import os
 import shlex
-import signal
 import sys
 from collections.abc import Sequence
 from importlib import import_module
-from types import FrameType
 from typing import Any, NoReturn
 
 import click
@@ -15,10 +13,11 @@ import click
 from candi_cli import __version__
 from candi_cli.commands._console import NORMAL, console
 from candi_cli.errors import CandiError
+from candi_cli.processes import ending_on_signals
 
 COMMANDS = ("sheet", "bin", "info", "downsample", "train", "denoise", "impute", "calibrate", "cindex", "evaluate")
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
-INTERRUPTED, STOPPED, BROKEN_PIPE, TERMINATED = 130, 138, 141, 143
+INTERRUPTED, STOPPED, BROKEN_PIPE = 130, 138, 141
 
 
 class _Commands(click.Group):
@@ -78,7 +77,6 @@ def _leave(code: Any) -> NoReturn:
 def _main(arguments: Sequence[str] | None) -> int:
     """Run the command line and return its exit code; every error becomes one line on stderr here."""
     console.command, console.level, console.debug, console.shown_as = "candi", NORMAL, False, {}
-    signal.signal(signal.SIGTERM, _terminate)
     try:
         _run(sys.argv[1:] if arguments is None else list(arguments))
         sys.stdout.flush()
@@ -112,7 +110,7 @@ def _run(arguments: list[str]) -> None:
     """Parse and invoke; click's own `main` would turn broken pipes and interrupts into exits with 1."""
     if "_CANDI_COMPLETE" in os.environ:  # shell completion
         candi.main(args=arguments, prog_name="candi")
-    with candi.make_context("candi", arguments) as context:
+    with ending_on_signals(), candi.make_context("candi", arguments) as context:
         candi.invoke(context)
 
 
@@ -140,7 +138,3 @@ def _fail(error: Exception, message: str, code: int) -> int:
         traceback.print_exception(error)
     console.error(message)
     return code
-
-
-def _terminate(_signal: int, _frame: FrameType | None) -> None:
-    raise SystemExit(TERMINATED)

@@ -5,6 +5,8 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from candi_cli.processes import heed_signals
+
 QUIET, NORMAL, VERBOSE = 0, 1, 2
 
 
@@ -40,8 +42,19 @@ class Console:
     def progress(self, title: str, total: int, unit: str) -> Iterator[Callable[[int, str], None]]:
         """Show progress: a bar on a terminal, a line at each tenth elsewhere.
 
-        Yields a function that takes how many units were done and what to show beside them.
+        Yields a function that takes how many units were done and what to show beside them. It also ends the work when
+        a signal has asked for that.
         """
+        with self._shown(title, total, unit) as show:
+
+            def advance(n: int, note: str) -> None:
+                heed_signals()
+                show(n, note)
+
+            yield advance
+
+    @contextmanager
+    def _shown(self, title: str, total: int, unit: str) -> Iterator[Callable[[int, str], None]]:
         if self.level == QUIET:
             yield lambda _n, _note: None
         elif sys.stderr.isatty():

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from candi_cli.errors import OutputError
+from candi_cli.processes import heed_signals
 
 _UMASK = os.umask(0)
 os.umask(_UMASK)
@@ -49,6 +50,7 @@ def replacing(path: Path) -> Iterator[Path]:
     temporary = _temporary(path)
     try:
         yield temporary
+        heed_signals()
         temporary.chmod(0o666 & ~_UMASK)  # some libraries write files that only their owner may read
         temporary.replace(path)
     finally:
