@@ -11,10 +11,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, Self
 
+from isal import isal_zlib
+
 from candi_cli.errors import OutputError
 from candi_cli.processes import locked
 
 _PART = re.compile(r"^[0-9a-f]{32}\.h5$")
+_SEAL_BYTES, _AT_ONCE = 4, 1 << 20
 
 
 class PartsFolder:
@@ -76,13 +79,48 @@ class PartsFolder:
 
 @contextmanager
 def making(part: Path) -> Iterator[Path]:
-    """Yield a temporary name that becomes a part when the block succeeds, and vanishes when it does not."""
+    """Yield a temporary name that becomes a part when the block succeeds, and vanishes when it does not.
+
+    A part ends with the CRC-32 of the bytes before, which HDF5 passes over.
+
+    Raises
+    ------
+    OutputError
+        The disk is full.
+    """
     temporary = temporary_of(part)
     try:
         yield temporary
+        _seal(temporary)
         temporary.replace(part)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _seal(path: Path) -> None:
+    try:
+        with path.open("r+b") as handle:
+            handle.write(_checksum(handle, path.stat().st_size))
+    except OSError as error:
+        raise OutputError(f"{path.parent}: cannot be written ({error.strerror}); make room on that disk") from error
+
+
+def is_whole(part: Path) -> bool:
+    """Return whether a part is there, as it was when it was finished."""
+    try:
+        with part.open("rb") as handle:
+            n_bytes = part.stat().st_size - _SEAL_BYTES
+            return n_bytes > 0 and _checksum(handle, n_bytes) == handle.read()
+    except OSError:
+        return False
+
+
+def _checksum(handle: BinaryIO, n_bytes: int) -> bytes:
+    """Return the CRC-32 of the next bytes of a file."""
+    found = 0
+    while n_bytes > 0 and (piece := handle.read(min(n_bytes, _AT_ONCE))):
+        found, n_bytes = isal_zlib.crc32(piece, found), n_bytes - len(piece)
+    return found.to_bytes(_SEAL_BYTES, "little")
 
 
 def temporary_of(part: Path) -> Path:

@@ -19,8 +19,8 @@ from candi_cli import __version__
 from candi_cli.binning.experiments import Binning, Outcome, bin_experiment, source
 from candi_cli.counting import CountingRule
 from candi_cli.covariates import FILE_COLUMNS, Experiment
-from candi_cli.errors import OutputError, ReadsError, StoreError
-from candi_cli.parts import PartsFolder, making
+from candi_cli.errors import OutputError, ReadsError
+from candi_cli.parts import PartsFolder, is_whole, making
 from candi_cli.processes import interrupts_held, serve
 from candi_cli.store import FORMAT_VERSION, Store
 
@@ -48,14 +48,11 @@ class Parts(PartsFolder):
     def kept(self, experiment: Experiment) -> Outcome | None:
         """Return an experiment that an earlier run has finished, None when it has not."""
         path = self._path(experiment)
-        if not path.exists():
+        if not is_whole(path):  # damaged since: made anew
+            path.unlink(missing_ok=True)
             return None
-        try:
-            with Store.open(path) as part:
-                found = part.experiment(experiment.biosample, experiment.assay)
-        except StoreError:  # damaged since: made anew
-            path.unlink()
-            return None
+        with Store.open(path) as part:
+            found = part.experiment(experiment.biosample, experiment.assay)
         return Outcome(experiment, None, found.covariates)
 
     def discard(self, experiment: Experiment) -> None:

@@ -46,9 +46,9 @@ from candi_cli.export.source import Source, joined
 from candi_cli.genome import Region, bin_count, parse_regions
 from candi_cli.model import Loaded, ModelCard, load
 from candi_cli.model.device import choose, versions
-from candi_cli.model.parts import Computing, Part, compute_parts, parts_of, whole, windows_of
+from candi_cli.model.parts import Computing, Part, compute_parts, parts_of, windows_of
 from candi_cli.model.prediction import Windows
-from candi_cli.parts import PartsFolder
+from candi_cli.parts import PartsFolder, is_whole
 from candi_cli.store import Store
 from candi_cli.store.predictions import Described, bytes_of, parameters_of
 
@@ -160,14 +160,14 @@ class _Run:
             source = Source(described, laid, abandoned=folder.folder / "abandoned")
             try:
                 self._make(described, parts, folder, source, dataset_of)
+                if options.latent is not None:
+                    write_latent(options.latent, loaded, described, spans, dataset_of, self.computing)
+                deliver(Made(self.plan, source, self.sources, loaded.path.name), options, store=store)
             except BaseException:
                 self._tell_kept(parts)
                 raise
             finally:
                 (folder.folder / "abandoned").unlink(missing_ok=True)
-            if options.latent is not None:
-                write_latent(options.latent, loaded, described, spans, dataset_of, self.computing)
-            deliver(Made(self.plan, source, self.sources, loaded.path.name), options, store=store)
 
     def _described(self, store: Store, regions: Sequence[Region]) -> tuple[Described, dict[str, list[Region]]]:
         """Return what will be predicted, and where."""
@@ -225,7 +225,10 @@ class _Run:
 
     def _sort_out(self, folder: PartsFolder, parts: Sequence[Part]) -> None:
         """Keep what an interrupted run has finished, when that was asked for."""
-        usable = {part.path for part in parts if self.options.resume and part.path.exists() and whole(part.path)}
+        there = [part.path for part in parts if self.options.resume and part.path.exists()]
+        usable = {path for path in there if is_whole(path)}
+        if len(usable) < len(there):
+            console.warn(f"{len(there) - len(usable)} parts in {folder.folder} are damaged, and are computed again")
         others = [path for path in folder.own() if path not in usable]
         for path in others:
             path.unlink()

@@ -15,7 +15,7 @@ from candi_cli.model import FAMILIES, Loaded
 from candi_cli.model.device import Device
 from candi_cli.model.prediction import Select, Values, Windows, predict
 from candi_cli.parts import PartsFolder, making
-from candi_cli.store.predictions import PARAMETERS, Described, Predictions, PredictionWriter
+from candi_cli.store.predictions import PARAMETERS, Described, PredictionWriter
 
 Advance = Callable[[int, str], None]
 
@@ -155,15 +155,6 @@ def _select(model: Loaded, described: Described, biosample: str) -> Select:
         return torch.stack([getattr(output, name)[..., column] for name, column in columns], dim=-1)
 
     return select
-
-
-def whole(path: Path) -> bool:
-    """Return whether a part is there and can be read."""
-    try:
-        with Predictions(path):
-            return True
-    except Exception:
-        return False
 
 
 class _Encoder(torch.nn.Module):
