@@ -102,3 +102,10 @@ def checksum_of(attributes: Mapping[str, Any]) -> np.uint32:
     """Return the CRC-32 over `name=value;` of strings, numbers and small arrays, sorted by name."""
     texts = (f"{name}={np.asarray(value).tolist()};" for name, value in sorted(attributes.items()))
     return np.uint32(isal_zlib.crc32("".join(texts).encode()))
+
+
+def checked(attributes: Mapping[str, Any], holder: h5py.Group) -> Mapping[str, Any]:
+    """Return what was read of a group; raise ValueError unless it matches the checksum that the group holds."""
+    if int(holder.attrs["crc32"]) != int(checksum_of(attributes)):
+        raise ValueError("its attributes do not match their checksum")
+    return attributes

@@ -21,9 +21,10 @@ from numpy.typing import NDArray
 from candi_cli import __version__
 from candi_cli.counting import CountingRule, narrowest
 from candi_cli.covariates import Covariates
-from candi_cli.errors import GenomeError, StoreError
+from candi_cli.errors import GenomeError
 from candi_cli.genome import Chromsizes, bin_count
-from candi_cli.store.chunks import ChunkedDataset, checksum_of, naming_failure, write_chunks
+from candi_cli.store.chunks import ChunkedDataset, checked, checksum_of, naming_failure, write_chunks
+from candi_cli.store.opening import naming_damage, open_hdf5
 
 FORMAT = "candi-store"
 FORMAT_VERSION = 2
@@ -31,7 +32,7 @@ LAYERS = ("counts", "folds", "signal", "peaks")
 BLOCKS, SPANS = "blocks", "signal_spans"  # where reads start, and where a signal was measured
 ATTRIBUTES = ("covariates", "fold_depths", "origin", "sources")  # of an experiment
 _HEADER = ("candi_version", "command", "counting", "format", "format_version")
-DAMAGE: tuple[Any, ...] = (OSError, RuntimeError, KeyError, ValueError, TypeError, isal_zlib.error)
+_REMEDY = "rebuild it with 'candi bin'"
 
 
 class StoredExperiment(NamedTuple):
@@ -59,9 +60,9 @@ class Store:
         self._image: Path | None = None  # where a file that is made in memory goes when it is closed
         self._chunked: dict[tuple[str, str, str, str], ChunkedDataset] = {}
         with self.naming_damage("its header"):
-            self.rule = CountingRule.from_json(json.loads(file.attrs["counting"]))
-            names = file["genome/chroms"].asstr()[:]
-            self.chromsizes: Chromsizes = dict(zip(names, file["genome/lengths"][:].tolist(), strict=True))
+            header = checked(header_of(file), file)
+            self.rule = CountingRule.from_json(json.loads(header["counting"]))
+            self.chromsizes: Chromsizes = dict(zip(header["chroms"], header["lengths"].tolist(), strict=True))
 
     def __getstate__(self) -> dict[str, Any]:
         """Travel to another process as a path, to be opened there anew."""
@@ -76,13 +77,8 @@ class Store:
     @contextmanager
     def naming_damage(self, what: str) -> Iterator[None]:
         """Raise StoreError where HDF5, or JSON in it, cannot be read."""
-        try:
+        with naming_damage(self.name, what, remedy=_REMEDY):
             yield
-        except DAMAGE as error:
-            raise self._damaged(what) from error
-
-    def _damaged(self, what: str) -> StoreError:
-        return StoreError(f"{self.name}: {what} cannot be read; it is damaged, rebuild it with 'candi bin'")
 
     def opened(self) -> h5py.File:
         """Return the file, opened anew in a process that was forked since: HDF5 must not be shared over a fork."""
@@ -161,19 +157,7 @@ class Store:
         StoreError
             It is missing, not a store, damaged, or of another format version.
         """
-        if not path.exists():
-            raise StoreError(f"{path}: no such file; check the path")
-        try:
-            file = h5py.File(path, "r")
-        except (PermissionError, BlockingIOError) as error:
-            raise StoreError(f"{path}: cannot be opened ({error.strerror}); is another program writing it?") from error
-        except OSError as error:
-            raise StoreError(f"{path}: not a store, or damaged; rebuild it with 'candi bin'") from error
-        if file.attrs.get("format") != FORMAT:
-            raise StoreError(f"{path}: an HDF5 file but not a store; make one with 'candi bin'")
-        found = file.attrs.get("format_version")
-        if found != FORMAT_VERSION:
-            raise StoreError(f"{path}: format version {found}, expected {FORMAT_VERSION}; rebuild it with 'candi bin'")
+        file = open_hdf5(path, format_=FORMAT, version=FORMAT_VERSION, kind="a store", remedy=_REMEDY)
         return cls(file, path)
 
     def __enter__(self) -> "Store":
@@ -267,7 +251,7 @@ class Store:
                 origin=json.dumps(dict(origin or {}), sort_keys=True),
             )
             group = self.group(biosample, assay)
-            group.attrs["crc32"] = checksum_of({name: group.attrs[name] for name in ATTRIBUTES})
+            group.attrs["crc32"] = checksum_of(attributes_of(group))
 
     def adopt(self, other: "Store", biosample: str, assay: str) -> None:
         """Take over an experiment of another store, its compressed data as they are."""
@@ -279,15 +263,17 @@ class Store:
         """Return what the store knows of an experiment."""
         with self.naming_damage(f"{biosample}/{assay}"):
             group = self.group(biosample, assay)
-            covariates = Covariates(**json.loads(group.attrs["covariates"]))
+            attributes = checked(attributes_of(group), group)
+            covariates = Covariates(**json.loads(attributes["covariates"]))
             layers = frozenset(layer for layer in LAYERS if layer in group)
-            origin = json.loads(group.attrs["origin"])
-            return StoredExperiment(biosample, assay, covariates, group.attrs["fold_depths"][:], layers, **origin)
+            origin = json.loads(attributes["origin"])
+            return StoredExperiment(biosample, assay, covariates, attributes["fold_depths"][:], layers, **origin)
 
     def sources(self, biosample: str, assay: str) -> list[dict[str, Any]]:
         """Return name, size and modification time of the files that an experiment was made from."""
         with self.naming_damage(f"{biosample}/{assay}"):
-            found: list[dict[str, Any]] = json.loads(self.group(biosample, assay).attrs["sources"])
+            group = self.group(biosample, assay)
+            found: list[dict[str, Any]] = json.loads(checked(attributes_of(group), group)["sources"])
         return found
 
     def chroms_with_reads(self, biosample: str) -> list[str]:
@@ -301,7 +287,8 @@ class Store:
 
     def has(self, biosample: str, assay: str, layer: str, chrom: str) -> bool:
         """Return whether an experiment has a layer on a chromosome."""
-        return f"{layer}/{chrom}" in self.group(biosample, assay)
+        with self.naming_damage(f"{layer} of {biosample}/{assay}"):
+            return f"{layer}/{chrom}" in self.group(biosample, assay)
 
     def read(self, biosample: str, assay: str, layer: str, chrom: str, start: int, end: int) -> NDArray[Any]:
         """Return the bins [start, end) of a layer; bins outside of the chromosome, and chromosomes without data, are 0.
@@ -311,11 +298,9 @@ class Store:
         StoreError
             They cannot be unpacked: the file is damaged.
         """
-        try:
+        with self.naming_damage(f"{layer} of {biosample}/{assay} on {chrom}"):
             self.opened()
             return self._layer(biosample, assay, layer, chrom).read(start, end).T
-        except DAMAGE as error:
-            raise self._damaged(f"{layer} of {biosample}/{assay} on {chrom}") from error
 
     def _layer(self, biosample: str, assay: str, layer: str, chrom: str) -> "ChunkedDataset":
         key = (biosample, assay, layer, chrom)
@@ -383,16 +368,12 @@ class Store:
         return spans
 
 
+def attributes_of(experiment: h5py.Group) -> dict[str, Any]:
+    """Return the attributes of an experiment."""
+    return {name: experiment.attrs[name] for name in ATTRIBUTES}
+
+
 def header_of(file: h5py.File) -> dict[str, Any]:
     """Return what the header says: attributes of the file, and its genome."""
     header = {name: file.attrs[name] for name in _HEADER}
     return header | {"chroms": file["genome/chroms"].asstr()[:], "lengths": file["genome/lengths"][:]}
-
-
-def is_hdf5(path: Path) -> bool:
-    """Return whether a file is HDF5, as a store is."""
-    try:
-        with path.open("rb") as handle:
-            return handle.read(8) == b"\x89HDF\r\n\x1a\n"
-    except OSError:
-        return False

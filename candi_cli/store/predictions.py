@@ -17,9 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from candi_cli import __version__
-from candi_cli.errors import StoreError
 from candi_cli.genome import Chromsizes, Region, bin_count
-from candi_cli.store.chunks import compressed, ensure_room, naming_failure
+from candi_cli.store.chunks import checked, checksum_of, compressed, ensure_room, naming_failure
+from candi_cli.store.opening import naming_damage, open_hdf5, says_it_is
 
 FORMAT = "candi-predictions"
 FORMAT_VERSION = 1
@@ -29,6 +29,8 @@ PARAMETERS = {  # of the predicted distribution of each kind of track
     "peaks": ("peak_logit",),
 }
 CHUNK_BINS = 1 << 14
+_HEADER = ("candi_version", "command", "described", "format", "format_version")
+_REMEDY = "make it again with 'candi impute -O hdf5'"
 _DROPPED_BITS = 7  # of a float32's 23: what is kept is exact to 8e-6 of a value
 Float = NDArray[np.float32]
 
@@ -131,6 +133,7 @@ class PredictionWriter:
                 format=FORMAT, format_version=FORMAT_VERSION, candi_version=__version__, command=command,
                 described=described.to_json(),
             )  # fmt: skip
+            self._file.attrs["crc32"] = checksum_of({name: self._file.attrs[name] for name in _HEADER})
 
     def __enter__(self) -> "PredictionWriter":
         return self
@@ -230,27 +233,18 @@ class Predictions:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        if not path.exists():
-            raise StoreError(f"{path}: no such file; check the path")
-        try:
-            self._file = h5py.File(path, "r")
-        except OSError as error:
-            raise StoreError(f"{path}: not a file of predictions, or damaged; make it again") from error
-        if self._file.attrs.get("format") != FORMAT:
-            raise StoreError(f"{path}: an HDF5 file but not of predictions; make one with 'candi impute -O hdf5'")
-        found = self._file.attrs.get("format_version")
-        if found != FORMAT_VERSION:
-            raise StoreError(f"{path}: format version {found}, expected {FORMAT_VERSION}; make it again")
+        self._file = open_hdf5(
+            path, format_=FORMAT, version=FORMAT_VERSION, kind="a file of predictions", remedy=_REMEDY
+        )
         with self._naming_damage("its header"):
-            self.command = str(self._file.attrs["command"])
-            self.described = Described.from_json(self._file.attrs["described"])
+            header = checked({name: self._file.attrs[name] for name in _HEADER}, self._file)
+            self.command = str(header["command"])
+            self.described = Described.from_json(header["described"])
 
     @contextmanager
     def _naming_damage(self, what: str) -> Iterator[None]:
-        try:
+        with naming_damage(self.path, what, remedy=_REMEDY):
             yield
-        except (OSError, RuntimeError, KeyError, ValueError, TypeError, AttributeError) as error:
-            raise StoreError(f"{self.path}: {what} cannot be read; it is damaged, make it again") from error
 
     def __enter__(self) -> "Predictions":
         return self
@@ -283,11 +277,7 @@ def parameters_of(kinds: Sequence[str]) -> list[str]:
 
 def is_predictions(path: Path) -> bool:
     """Return whether an HDF5 file says that it holds predictions."""
-    try:
-        with h5py.File(path, "r") as file:
-            return bool(file.attrs.get("format") == FORMAT)
-    except OSError:
-        return False
+    return says_it_is(path, FORMAT)
 
 
 def bytes_of(described: Described, regions: Mapping[str, Sequence[Region]]) -> int:

@@ -8,8 +8,9 @@ import numpy as np
 from isal import isal_zlib
 
 from candi_cli.genome import bin_count
-from candi_cli.store.chunks import checksum_of
-from candi_cli.store.file import ATTRIBUTES, BLOCKS, DAMAGE, LAYERS, SPANS, Store, header_of
+from candi_cli.store.chunks import checked
+from candi_cli.store.file import BLOCKS, LAYERS, SPANS, Store, attributes_of, header_of
+from candi_cli.store.opening import DAMAGE
 
 _OF_READS = ("counts", "folds", BLOCKS)
 
@@ -46,7 +47,7 @@ def _verify_experiment(store: Store, biosample: str, assay: str) -> Iterator[Fin
     with store.naming_damage(name):
         group = store.group(biosample, assay)
         layers = {layer: sorted(group[layer]) for layer in (*LAYERS, BLOCKS, SPANS) if layer in group}
-    fault = _attributes_fault(lambda: {key: group.attrs[key] for key in ATTRIBUTES}, group)
+    fault = _attributes_fault(lambda: attributes_of(group), group)
     yield Finding(name, fault or _missing(store, layers))
     whole: set[tuple[str, str]] = set()
     for layer, chroms in layers.items():
@@ -61,11 +62,10 @@ def _verify_experiment(store: Store, biosample: str, assay: str) -> Iterator[Fin
 
 def _attributes_fault(read: Callable[[], Mapping[str, Any]], holder: h5py.Group) -> str | None:
     try:
-        if int(holder.attrs["crc32"]) == int(checksum_of(read())):
-            return None
+        checked(read(), holder)
     except DAMAGE as error:
         return f"cannot be read ({_first_line(error)})"
-    return "has attributes that do not match their checksum"
+    return None
 
 
 def _missing(store: Store, layers: Mapping[str, Sequence[str]]) -> str | None:
