@@ -305,7 +305,10 @@ def _opened(path: Path) -> Iterator[Any]:
         if not path.is_file():
             fact = "is a folder" if path.is_dir() else "not a file" if path.exists() else "no such file"
             raise ModelError(f"{path}: {fact}; give a model file with -m")
+        path.open("rb").close()  # safetensors says of a file that may not be read that it is not there
         with safe_open(str(path), framework="pt") as file:
             yield file
+    except PermissionError as error:
+        raise ModelError(f"{path}: may not be read ({error.strerror}); check its permissions") from error
     except (OSError, SafetensorError) as error:
         raise ModelError(f"{path}: not a model file, or damaged; give one made by 'candi train'") from error
