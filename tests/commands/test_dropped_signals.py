@@ -87,10 +87,14 @@ def test_no_file_gets_its_name_after_a_signal_that_came_while_the_last_one_was_w
 
 @pytest.mark.parametrize("number", ENDS)
 def test_a_dropped_signal_is_raised_at_the_next_safe_point_and_a_new_block_begins_without_it(number, tmp_path):
-    with pytest.raises(ENDS[number]), ending_on_signals():
-        send_where_it_is_dropped(number)
-        with replacing(tmp_path / "out") as temporary:
-            temporary.write_text("all")
+    def work() -> None:
+        with ending_on_signals():
+            send_where_it_is_dropped(number)
+            with replacing(tmp_path / "out") as temporary:
+                temporary.write_text("all")
+
+    with pytest.raises(ENDS[number]):
+        work()
     assert list(tmp_path.iterdir()) == []
     with pytest.raises(ENDS[number]):
         heed_signals()
@@ -100,11 +104,15 @@ def test_a_dropped_signal_is_raised_at_the_next_safe_point_and_a_new_block_begin
 
 @pytest.mark.parametrize("number", ENDS)
 def test_an_error_that_a_library_makes_of_a_signal_is_the_signal(number):
-    with pytest.raises(ENDS[number]), ending_on_signals():
-        try:
-            signal.raise_signal(number)
-        except BaseException as error:
-            raise OutputError("cannot be written") from error
+    def work() -> None:
+        with ending_on_signals():
+            try:
+                signal.raise_signal(number)
+            except BaseException as error:
+                raise OutputError("cannot be written") from error
+
+    with pytest.raises(ENDS[number]):
+        work()
 
 
 def test_an_error_without_a_signal_stays_what_it_is():
