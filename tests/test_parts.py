@@ -6,15 +6,19 @@ import signal
 import subprocess
 import sys
 import time
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
+import h5py
+import numpy as np
 import pytest
 
 from candi_cli.binning import Binning, Parts
 from candi_cli.commands import main
 from candi_cli.counting import CountingRule
 from candi_cli.covariates import read_sheet
+from candi_cli.parts import is_whole, making
 
 TEST_DATA = Path(__file__).parents[1] / "test_data"
 CANDI = [sys.executable, "-m", "candi_cli"]
@@ -338,6 +342,38 @@ def test_a_part_that_the_disk_has_lost_is_made_anew(run, cohort, unbroken, conte
     ran = run()
     assert ran.code == 0, ran.err
     assert (cohort / "s.h5").read_bytes() == unbroken
+
+
+@pytest.mark.parametrize("at", [0.02, 0.5, 0.999])
+def test_a_part_with_a_wrong_byte_is_made_anew(run, cohort, unbroken, at):
+    kept = break_a_run(run, cohort)
+    part = cohort / FOLDER / next(iter(kept))
+    content = bytearray(part.read_bytes())
+    content[int(at * len(content))] ^= 16
+    part.write_bytes(content)
+    ran = run()
+    assert ran.code == 0, ran.err
+    assert f"{len(kept) - 1} of" in ran.err
+    assert (cohort / "s.h5").read_bytes() == unbroken
+
+
+def test_a_part_is_whole_until_a_byte_is_changed_cut_or_added_and_hdf5_reads_it(tmp_path):
+    part = tmp_path / "part.h5"
+    with making(part) as temporary, h5py.File(temporary, "w") as file:
+        file["values"] = np.arange(10)
+    assert is_whole(part)
+    with h5py.File(part) as file:
+        assert file["values"][:].tolist() == list(range(10))
+    content = part.read_bytes()
+    assert int.from_bytes(content[-4:], "little") == zlib.crc32(content[:-4])
+    for at in range(0, len(content), 7):
+        part.write_bytes(content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :])
+        assert not is_whole(part), at
+    for other in (b"", content[:4], content[:-1], content[: len(content) // 2], content + b"x"):
+        part.write_bytes(other)
+        assert not is_whole(part)
+    part.unlink()
+    assert not is_whole(part)
 
 
 def test_a_worker_that_is_killed_is_told_in_one_line(start, cohort):

@@ -228,7 +228,8 @@ class _Run:
         there = [part.path for part in parts if self.options.resume and part.path.exists()]
         usable = {path for path in there if is_whole(path)}
         if len(usable) < len(there):
-            console.warn(f"{len(there) - len(usable)} parts in {folder.folder} are damaged, and are computed again")
+            n_damaged = len(there) - len(usable)
+            console.warn(f"{n_damaged} of {len(parts)} parts in {folder.folder} are damaged, and are computed again")
         others = [path for path in folder.own() if path not in usable]
         for path in others:
             path.unlink()

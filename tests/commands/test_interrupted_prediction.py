@@ -240,6 +240,32 @@ def test_a_part_that_is_damaged_is_computed_again(candi, arguments, unbroken, in
     assert contents(tmp_path) == unbroken
 
 
+@pytest.mark.parametrize("at", [0.03, 0.6, 0.999])
+def test_of_two_parts_the_one_with_a_wrong_byte_is_computed_again_with_one_warning(
+    candi, arguments, unbroken, computed, monkeypatch, tmp_path, at
+):
+    output = tmp_path / "out.bw"
+
+    def failing(self, source):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(TrackFile, "write", failing)
+        assert candi(*arguments, "-o", output).code == 1
+    part = kept(output)[0]
+    content = bytearray(part.read_bytes())
+    content[int(at * len(content))] ^= 16
+    part.write_bytes(content)
+    ran = candi(*arguments, "-o", output, "--resume")
+    assert ran.code == 0
+    assert [line for line in ran.errors if "warning" in line] == [
+        f"candi denoise: warning: 1 of 2 parts in {part.parent} are damaged, and are computed again"
+    ]
+    assert "1 of 2 parts are there from a run that was interrupted" in ran.err
+    assert len(computed) == 3
+    assert contents(tmp_path) == unbroken
+
+
 @pytest.mark.parametrize("changed", ["request", "reads", "model"])
 def test_parts_of_another_prediction_are_not_taken(
     candi, arguments, unbroken, interrupted, computed, model_path, tmp_path, changed
