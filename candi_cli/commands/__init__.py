@@ -17,7 +17,7 @@ from candi_cli.processes import ending_on_signals
 
 COMMANDS = ("sheet", "bin", "info", "downsample", "train", "denoise", "impute", "calibrate", "cindex", "evaluate")
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
-INTERRUPTED, STOPPED, BROKEN_PIPE = 130, 138, 141
+INTERRUPTED, STOPPED, BROKEN_PIPE, TERMINATED = 130, 138, 141, 143
 
 
 class _Commands(click.Group):
