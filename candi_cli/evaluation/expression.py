@@ -82,8 +82,8 @@ def gene_folds(gene: ArrayLike, n_folds: int, *, seed: int) -> Integers:
     return folds[which]
 
 
-def cross_validate(features: Array, target: Array, gene: ArrayLike, *, regression: str, seed: int = 0) -> Prediction:
-    """Return predictions of each row from the genes of other outer folds.
+def cross_validate(features: Array, target: Array, gene: ArrayLike, *, seed: int = 0) -> dict[str, Prediction]:
+    """Return predictions of each row from the genes of other outer folds, by each of REGRESSIONS.
 
     Within those, inner folds choose the variance that the principal components of the standardised features keep, and
     alpha, by the least squared error of held-out genes. The rows of a gene are never in two folds.
@@ -93,7 +93,6 @@ def cross_validate(features: Array, target: Array, gene: ArrayLike, *, regressio
     features : shape (N, F), finite; a row is a gene in a biosample
     target : shape (N,), finite: log expression
     gene : shape (N,), identifiers
-    regression : one of REGRESSIONS
 
     Raises
     ------
@@ -106,33 +105,35 @@ def cross_validate(features: Array, target: Array, gene: ArrayLike, *, regressio
     if not (np.isfinite(features).all() and np.isfinite(target).all()):
         raise ValueError("features and target must be finite; leave out the genes that lack them")
     fold = gene_folds(gene, OUTER_FOLDS, seed=seed)
-    values, splits = np.full(len(target), np.nan), []
+    found = {name: Prediction(np.full(len(target), np.nan), fold, []) for name in REGRESSIONS}
     for held_out in _held_out(fold, OUTER_FOLDS):
         train = ~held_out
-        variance, alpha = _choose(features[train], target[train], gene[train], regression, seed)
+        chosen = _choose(features[train], target[train], gene[train], seed)
         components = _Components(features[train])
-        n_components = components.count(variance)
-        model = _fit(regression, alpha, components.train[:, :n_components], target[train])
-        values[held_out] = model.predict(components.of(features[held_out])[:, :n_components])
-        splits.append(Split(variance, n_components, alpha))
-    return Prediction(values, fold, splits)
+        projected = components.of(features[held_out])
+        for name, (variance, alpha) in chosen.items():
+            n = components.count(variance)
+            model = _fit(name, alpha, components.train[:, :n], target[train])
+            found[name].values[held_out] = model.predict(projected[:, :n])
+            found[name].splits.append(Split(variance, n, alpha))
+    return found
 
 
-def _choose(features: Array, target: Array, gene: NDArray, regression: str, seed: int) -> tuple[float, float]:
-    """Return the variance and alpha of the least squared error over inner folds; of equals the first."""
-    alphas = ALPHAS[regression]
-    error = np.zeros((len(VARIANCES), len(alphas)))
+def _choose(features: Array, target: Array, gene: NDArray, seed: int) -> dict[str, tuple[float, float]]:
+    """Return each regression's variance and alpha of the least squared error over inner folds; of equals the first."""
+    error = {name: np.zeros((len(VARIANCES), len(ALPHAS[name]))) for name in REGRESSIONS}
     fold = gene_folds(gene, INNER_FOLDS, seed=~seed)  # another hash than that of the outer folds
     for held_out in _held_out(fold, INNER_FOLDS):
         components = _Components(features[~held_out])
         projected = components.of(features[held_out])
         for row, variance in enumerate(VARIANCES):
             n = components.count(variance)
-            for column, alpha in enumerate(alphas):
-                model = _fit(regression, alpha, components.train[:, :n], target[~held_out])
-                error[row, column] += np.square(model.predict(projected[:, :n]) - target[held_out]).sum()
-    best, alpha_of_best = np.unravel_index(error.argmin(), error.shape)
-    return VARIANCES[best], alphas[alpha_of_best]
+            for name in REGRESSIONS:
+                for column, alpha in enumerate(ALPHAS[name]):
+                    model = _fit(name, alpha, components.train[:, :n], target[~held_out])
+                    error[name][row, column] += np.square(model.predict(projected[:, :n]) - target[held_out]).sum()
+    best = {name: np.unravel_index(errors.argmin(), errors.shape) for name, errors in error.items()}
+    return {name: (VARIANCES[row], ALPHAS[name][column]) for name, (row, column) in best.items()}
 
 
 def _held_out(fold: Integers, n_folds: int) -> list[NDArray[np.bool_]]:
@@ -156,7 +157,8 @@ class _Components:
         n_rows, n_columns = features.shape
         self._scaler = preprocessing.StandardScaler()
         self._pca = decomposition.PCA(svd_solver="covariance_eigh" if n_rows > n_columns else "full")
-        self.train: Array = self._pca.fit_transform(self._scaler.fit_transform(features))
+        with np.errstate(invalid="ignore"):  # of features without any variance
+            self.train: Array = self._pca.fit_transform(self._scaler.fit_transform(features))
 
     def count(self, variance: float) -> int:
         """Return how many components keep a fraction of the variance: the fewest that keep more than it."""
@@ -172,7 +174,7 @@ def _fit(regression: str, alpha: float, features: Array, target: Array) -> Any:
     linear = _scikit_learn("linear_model")
     if regression == "ridge":
         return linear.Ridge(alpha=alpha).fit(features, target)
-    return linear.Lasso(alpha=alpha, max_iter=_LASSO_SWEEPS).fit(features, target)
+    return linear.Lasso(alpha=alpha, precompute=True, max_iter=_LASSO_SWEEPS).fit(features, target)
 
 
 def _scikit_learn(module: str) -> Any:

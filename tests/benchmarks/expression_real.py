@@ -19,7 +19,7 @@ import numpy as np
 import pyBigWig
 from numpy.typing import NDArray
 
-from candi_cli.evaluation.expression import REGRESSIONS, cross_validate, score_prediction
+from candi_cli.evaluation.expression import cross_validate, score_prediction
 from candi_cli.evaluation.gene_features import GeneBins, gene_features, gene_regions, locate_genes
 from candi_cli.evaluation.metrics import pearson, spearman
 from candi_cli.io.expression import match_genes, read_expression
@@ -125,8 +125,7 @@ def print_predictions(tracks: dict, genes: Genes, layout: Layout, target: NDArra
             chosen = exchanged if name == "shuffled" else bins.gene
             observed = np.concatenate([target[chosen, CELLS.index(cell)] for cell in cells])
             gene, biosample = np.tile(genes.gene_id[bins.gene], len(cells)), np.repeat(cells, len(bins.gene))
-            for regression in REGRESSIONS:
-                prediction = cross_validate(features, observed, gene, regression=regression, seed=seed)
+            for regression, prediction in cross_validate(features, observed, gene, seed=seed).items():
                 scores = score_prediction(observed, prediction, biosample)
                 values = [scores[score].value for score in ("pearson", "spearman", "r2")]
                 errors = [scores["pearson"].se_fold, scores["pearson"].se_biosample]
