@@ -31,7 +31,6 @@ HOMES = {
     "numba": "io",
     "matplotlib": "report",
     "jinja2": "report",
-    "sklearn": "evaluation",
 }
 MODULES = sorted(PACKAGE.rglob("*.py"))
 

@@ -7,12 +7,11 @@ Here the genes of a fold are in no other one, in whatever biosample, and alpha i
 
 import hashlib
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from candi_cli.errors import RequestError
 from candi_cli.evaluation.metrics import pearson, r2, spearman
 
 Array = NDArray[np.float64]
@@ -22,7 +21,7 @@ VARIANCES = (0.5, 0.7, 0.8, 0.9)  # fractions that the principal components keep
 ALPHAS = {"ridge": (0.1, 1.0, 10.0, 100.0, 1_000.0, 10_000.0), "lasso": (0.001, 0.003, 0.01, 0.03, 0.1, 0.3)}
 OUTER_FOLDS, INNER_FOLDS = 5, 4
 SCORES: dict[str, Callable[[ArrayLike, ArrayLike], float]] = {"pearson": pearson, "spearman": spearman, "r2": r2}
-_LASSO_SWEEPS = 10_000
+_ROUNDING = 1e-10  # of a sum of squares: less is none
 
 
 class Split(NamedTuple):
@@ -96,8 +95,6 @@ def cross_validate(features: Array, target: Array, gene: ArrayLike, *, seed: int
 
     Raises
     ------
-    RequestError
-        scikit-learn is not installed.
     ValueError
         An outer or inner fold has no gene, or a value is not finite.
     """
@@ -109,12 +106,11 @@ def cross_validate(features: Array, target: Array, gene: ArrayLike, *, seed: int
     for held_out in _held_out(fold, OUTER_FOLDS):
         train = ~held_out
         chosen = _choose(features[train], target[train], gene[train], seed)
-        components = _Components(features[train])
-        projected = components.of(features[held_out])
+        fit = _Fit(features[train], target[train])
+        coordinates = fit.coordinates(features[held_out])
         for name, (variance, alpha) in chosen.items():
-            n = components.count(variance)
-            model = _fit(name, alpha, components.train[:, :n], target[train])
-            found[name].values[held_out] = model.predict(projected[:, :n])
+            n = fit.count(variance)
+            found[name].values[held_out] = fit.predict(coordinates, name, n)[:, ALPHAS[name].index(alpha)]
             found[name].splits.append(Split(variance, n, alpha))
     return found
 
@@ -124,14 +120,12 @@ def _choose(features: Array, target: Array, gene: NDArray, seed: int) -> dict[st
     error = {name: np.zeros((len(VARIANCES), len(ALPHAS[name]))) for name in REGRESSIONS}
     fold = gene_folds(gene, INNER_FOLDS, seed=~seed)  # another hash than that of the outer folds
     for held_out in _held_out(fold, INNER_FOLDS):
-        components = _Components(features[~held_out])
-        projected = components.of(features[held_out])
-        for row, variance in enumerate(VARIANCES):
-            n = components.count(variance)
-            for name in REGRESSIONS:
-                for column, alpha in enumerate(ALPHAS[name]):
-                    model = _fit(name, alpha, components.train[:, :n], target[~held_out])
-                    error[name][row, column] += np.square(model.predict(projected[:, :n]) - target[held_out]).sum()
+        fit = _Fit(features[~held_out], target[~held_out])
+        coordinates = fit.coordinates(features[held_out])
+        for name, errors in error.items():
+            for row, variance in enumerate(VARIANCES):
+                predicted = fit.predict(coordinates, name, fit.count(variance))
+                errors[row] += np.square(predicted - target[held_out, None]).sum(axis=0)
     best = {name: np.unravel_index(errors.argmin(), errors.shape) for name, errors in error.items()}
     return {name: (VARIANCES[row], ALPHAS[name][column]) for name, (row, column) in best.items()}
 
@@ -144,49 +138,61 @@ def _held_out(fold: Integers, n_folds: int) -> list[NDArray[np.bool_]]:
     return masks
 
 
-class _Components:
-    """Principal components of standardised features, by the training rows alone.
+class _Fit:
+    """Regressions on the principal components of standardised features, by the training rows alone.
 
-    Attributes
-    ----------
-    train : shape (N, C), the training rows' coordinates
+    The components are orthogonal, so that each has its weight whatever the others: ridge divides the product with the
+    target by the component's square plus alpha, lasso first takes alpha N off the product, or all of it. Alpha is
+    weighed against the squared error of ridge, |y - Zw|^2 + alpha |w|^2, and of lasso, |y - Zw|^2 / 2N + alpha |w|_1.
     """
 
-    def __init__(self, features: Array) -> None:
-        decomposition, preprocessing = _scikit_learn("decomposition"), _scikit_learn("preprocessing")
-        n_rows, n_columns = features.shape
-        self._scaler = preprocessing.StandardScaler()
-        self._pca = decomposition.PCA(svd_solver="covariance_eigh" if n_rows > n_columns else "full")
-        with np.errstate(invalid="ignore"):  # of features without any variance
-            self.train: Array = self._pca.fit_transform(self._scaler.fit_transform(features))
+    def __init__(self, features: Array, target: Array) -> None:
+        self._mean, self._sd = features.mean(axis=0), features.std(axis=0)
+        self._sd[self._sd <= np.abs(self._mean) * _ROUNDING] = np.inf  # a constant feature is 0 once standardised
+        scaled = (features - self._mean) / self._sd
+        self._axes, square, self._kept = _principal_axes(scaled)
+        self._target_mean = target.mean()
+        product = (scaled @ self._axes).T @ (target - self._target_mean)
+        self._weights = {
+            "ridge": product[:, None] / (square[:, None] + ALPHAS["ridge"]),
+            "lasso": _towards_zero(product[:, None], len(target) * np.array(ALPHAS["lasso"])) / square[:, None],
+        }  # (C, alphas)
 
     def count(self, variance: float) -> int:
         """Return how many components keep a fraction of the variance: the fewest that keep more than it."""
-        kept = np.cumsum(self._pca.explained_variance_ratio_)
-        return min(int(np.searchsorted(kept, variance, side="right")) + 1, len(kept))
+        return min(int(np.searchsorted(self._kept, variance, side="right")) + 1, len(self._kept))
 
-    def of(self, features: Array) -> Array:
-        """Return the coordinates of other rows."""
-        return self._pca.transform(self._scaler.transform(features))
+    def coordinates(self, features: Array) -> Array:
+        """Return other rows on the principal axes, shape (M, C)."""
+        return ((features - self._mean) / self._sd) @ self._axes
 
-
-def _fit(regression: str, alpha: float, features: Array, target: Array) -> Any:
-    linear = _scikit_learn("linear_model")
-    if regression == "ridge":
-        return linear.Ridge(alpha=alpha).fit(features, target)
-    return linear.Lasso(alpha=alpha, precompute=True, max_iter=_LASSO_SWEEPS).fit(features, target)
+    def predict(self, coordinates: Array, regression: str, n_components: int) -> Array:
+        """Return predictions by the first components with each of ALPHAS, shape (M, alphas)."""
+        return self._target_mean + coordinates[:, :n_components] @ self._weights[regression][:n_components]
 
 
-def _scikit_learn(module: str) -> Any:
-    try:
-        import sklearn.decomposition
-        import sklearn.linear_model
-        import sklearn.preprocessing
-    except ImportError as error:
-        raise RequestError(
-            "--expression: scikit-learn is not installed; install it with pip install 'candi[expression]'"
-        ) from error
-    return getattr(sklearn, module)
+def _principal_axes(scaled: Array) -> tuple[Array, Array, Array]:
+    """Return the axes that keep the largest of VARIANCES, their sums of squares, and what they keep together.
+
+    Parameters
+    ----------
+    scaled : shape (N, F), centred
+    """
+    n_rows, n_columns = scaled.shape
+    wide = n_rows < n_columns
+    square, vectors = np.linalg.eigh(scaled @ scaled.T if wide else scaled.T @ scaled)
+    square, vectors = square[::-1], vectors[:, ::-1]
+    there = square > square[0] * _ROUNDING if len(square) else square > 0
+    kept = np.cumsum(square[there]) / np.sum(square[there])
+    n = min(int(np.searchsorted(kept, max(VARIANCES), side="right")) + 1, len(kept))
+    axes = vectors[:, :n]
+    if wide:
+        axes = scaled.T @ axes / np.sqrt(square[:n])
+    return axes, square[:n], kept[:n]
+
+
+def _towards_zero(values: Array, step: Array) -> Array:
+    return np.sign(values) * np.maximum(np.abs(values) - step, 0)
 
 
 def score_prediction(target: Array, prediction: Prediction, biosample: ArrayLike) -> dict[str, Score]:

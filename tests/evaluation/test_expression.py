@@ -1,11 +1,13 @@
 """The regressions recover what was planted, find nothing where there is nothing, and never see a held-out gene."""
 
-import sys
-
 import numpy as np
 import pytest
+from sklearn.decomposition import PCA
+from sklearn.linear_model import Lasso, Ridge
+from sklearn.model_selection import GridSearchCV, PredefinedSplit
+from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.preprocessing import StandardScaler
 
-from candi_cli.errors import RequestError
 from candi_cli.evaluation import expression
 from candi_cli.evaluation.expression import (
     ALPHAS,
@@ -72,16 +74,16 @@ def test_no_fit_sees_a_gene_that_it_predicts(rng, monkeypatch):
     features[:, 0] = np.tile(np.arange(60), 3)
     pairs = []
 
-    class Recording(expression._Components):
-        def __init__(self, train):
-            super().__init__(train)
+    class Recording(expression._Fit):
+        def __init__(self, train, target):
+            super().__init__(train, target)
             self.seen = set(train[:, 0])
 
-        def of(self, held_out):
+        def coordinates(self, held_out):
             pairs.append((self.seen, set(held_out[:, 0])))
-            return super().of(held_out)
+            return super().coordinates(held_out)
 
-    monkeypatch.setattr(expression, "_Components", Recording)
+    monkeypatch.setattr(expression, "_Fit", Recording)
     cross_validate(features, target, genes)
     assert len(pairs) == OUTER_FOLDS * (INNER_FOLDS + 1)
     assert not any(seen & held_out for seen, held_out in pairs)
@@ -90,43 +92,55 @@ def test_no_fit_sees_a_gene_that_it_predicts(rng, monkeypatch):
             assert seen | held_out == outer[0]
 
 
-def test_a_held_out_row_changes_no_prediction_but_its_own(rng):
+def test_held_out_rows_change_no_other_prediction_of_their_fold(rng):
     features, target = planted(rng)
     before = cross_validate(features, target, GENES)["ridge"]
     held_out = before.fold == before.fold[0]
     target[0] += 1_000
-    features[held_out] *= 2
+    features[0] *= 2
     after = cross_validate(features, target, GENES)["ridge"]
-    components = expression._Components(features[~held_out])
     assert after.splits[before.fold[0]] == before.splits[before.fold[0]]
-    n = before.splits[before.fold[0]].n_components
-    model = expression._fit("ridge", before.splits[before.fold[0]].alpha, components.train[:, :n], target[~held_out])
-    assert after.values[held_out] == pytest.approx(model.predict(components.of(features[held_out])[:, :n]))
+    assert (after.values[held_out][1:] == before.values[held_out][1:]).all()
+    assert (after.values[~held_out] != before.values[~held_out]).all()
 
 
+@pytest.mark.parametrize("wide", [False, True])
 @pytest.mark.parametrize("regression", REGRESSIONS)
-def test_a_fold_is_the_closed_form_on_principal_components(regression, rng):
-    """On the orthogonal components of centred rows ridge shrinks, and lasso soft-thresholds, each by itself."""
+def test_a_fold_is_what_scikit_learn_fits(regression, wide, rng):
     features, target = planted(rng)
+    if wide:  # fewer genes than features
+        features = np.hstack([features, rng.normal(size=(400, 500))])
     prediction = cross_validate(features, target, GENES)[regression]
     for number, split in enumerate(prediction.splits):
         train = prediction.fold != number
-        mean, sd = features[train].mean(axis=0), features[train].std(axis=0)
-        scaled, rest = (features[train] - mean) / sd, (features[~train] - mean) / sd
-        _, singular, axes = np.linalg.svd(scaled, full_matrices=False)
-        kept = np.cumsum(singular**2) / np.sum(singular**2)
-        n = int(np.count_nonzero(kept <= split.variance)) + 1
-        assert (n, split.variance in VARIANCES) == (split.n_components, True)
+        assert split.variance in VARIANCES
         assert split.alpha in ALPHAS[regression]
-        coordinates = scaled @ axes[:n].T
-        product = coordinates.T @ (target[train] - target[train].mean())
-        square = singular[:n] ** 2
-        if regression == "ridge":
-            weights = product / (square + split.alpha)
-        else:
-            weights = np.sign(product) * np.maximum(np.abs(product) - split.alpha * train.sum(), 0) / square
-        expected = target[train].mean() + rest @ axes[:n].T @ weights
-        assert prediction.values[~train] == pytest.approx(expected, abs=1e-3)
+        linear = Ridge(split.alpha) if regression == "ridge" else Lasso(split.alpha, tol=1e-10, max_iter=100_000)
+        pca = PCA(split.variance, svd_solver="full")
+        model = make_pipeline(StandardScaler(), pca, linear).fit(features[train], target[train])
+        assert pca.n_components_ == split.n_components
+        assert prediction.values[~train] == pytest.approx(model.predict(features[~train]), abs=1e-6)
+
+
+def test_the_choice_is_that_of_a_grid_search(rng):
+    features, target = planted(rng, noise=3)
+    for regression, prediction in cross_validate(features, target, GENES).items():
+        linear = Ridge() if regression == "ridge" else Lasso(tol=1e-8)
+        steps = Pipeline([("scale", StandardScaler()), ("pca", PCA(svd_solver="full")), ("linear", linear)])
+        grid = {"pca__n_components": list(VARIANCES), "linear__alpha": list(ALPHAS[regression])}
+        train = prediction.fold != 0
+        inner = gene_folds(GENES[train], INNER_FOLDS, seed=~0)
+        search = GridSearchCV(steps, grid, cv=PredefinedSplit(inner), scoring=_squared_error, refit=False)
+        results = search.fit(features[train], target[train]).cv_results_
+        total = sum(results[f"split{number}_test_score"] for number in range(INNER_FOLDS))
+        best = results["params"][int(np.argmax(total))]
+        assert (best["pca__n_components"], best["linear__alpha"]) == (
+            prediction.splits[0].variance, prediction.splits[0].alpha,
+        )  # fmt: skip
+
+
+def _squared_error(model, features, target):
+    return -np.square(model.predict(features) - target).sum()
 
 
 def test_folds_hang_on_the_gene_and_the_seed_alone(rng):
@@ -179,11 +193,4 @@ def test_too_few_genes_or_missing_values_are_refused(rng):
         cross_validate(features[:3], target[:3], GENES[:3])
     features[0, 0] = np.nan
     with pytest.raises(ValueError, match="must be finite"):
-        cross_validate(features, target, GENES)["ridge"]
-
-
-def test_without_scikit_learn_one_line_says_how_to_install_it(rng, monkeypatch):
-    monkeypatch.setitem(sys.modules, "sklearn.decomposition", None)
-    features, target = planted(rng)
-    with pytest.raises(RequestError, match=r"^--expression: scikit-learn is not installed; .*'candi\[expression\]'$"):
         cross_validate(features, target, GENES)["ridge"]
