@@ -12,7 +12,7 @@ from candi_cli.commands._console import console
 from candi_cli.commands._judging import Judgement
 from candi_cli.commands._tracks import lane_covariates, measured, open_sequence, prediction_dataset
 from candi_cli.errors import RequestError
-from candi_cli.evaluation.expression import REGRESSIONS, cross_validate, score_prediction
+from candi_cli.evaluation.expression import cross_validate, score_prediction
 from candi_cli.evaluation.gene_features import (
     LATENT_STATISTICS,
     GeneBins,
@@ -23,7 +23,7 @@ from candi_cli.evaluation.gene_features import (
 from candi_cli.export.source import joined
 from candi_cli.genome import Region, parse_regions
 from candi_cli.io.expression import match_genes, read_expression
-from candi_cli.io.genes import Genes
+from candi_cli.io.genes import Genes, unversioned
 from candi_cli.judging.grid import Grid
 from candi_cli.judging.table import ALL, Row
 from candi_cli.judging.tracks import Observed
@@ -79,7 +79,8 @@ def expression_rows(judgement: Judgement, genes: Genes, path: Path) -> list[Row]
     if not assays:
         raise RequestError(f"{path}: its biosamples share no assay; give biosamples that have one in common")
     sampled = [_sample(judgement, store, name, assays, chosen) for store, name in pairs]
-    gene = np.concatenate([chosen.gene_id[each.gene] for each in sampled])
+    identifiers = np.array([unversioned(gene) for gene in chosen.gene_id.tolist()])
+    gene = np.concatenate([identifiers[each.gene] for each in sampled])
     biosample = np.concatenate([np.full(len(each.gene), each.biosample) for each in sampled])
     target = np.log1p(np.concatenate([values[each.gene, column[each.biosample]] for each in sampled]))
     judgement.note(
@@ -102,12 +103,12 @@ def _rows(
     source: str, features: Array, target: Array, gene: NDArray, biosample: NDArray, *, seed: int
 ) -> Iterator[Row]:
     known = np.isfinite(features).all(axis=1)
-    for regression in REGRESSIONS:
-        console.log(f"expression from {source}: {regression} on {features.shape[1]:,} features")
-        try:
-            prediction = cross_validate(features[known], target[known], gene[known], regression=regression, seed=seed)
-        except ValueError as error:
-            raise RequestError(f"--expression: {error}; judge more of the genome with -r") from error
+    console.log(f"expression from {source}: {features.shape[1]:,} features")
+    try:
+        predictions = cross_validate(features[known], target[known], gene[known], seed=seed)
+    except ValueError as error:
+        raise RequestError(f"--expression: {error}; judge more of the genome with -r") from error
+    for regression, prediction in predictions.items():
         for name, score in score_prediction(target[known], prediction, biosample[known]).items():
             note = "standard error over the five outer folds"
             yield Row(

@@ -76,6 +76,7 @@ class Judgement:
 
     def __post_init__(self) -> None:
         self.facts = {"command": command_line(), "candi": __version__, "seed": self.options.seed}
+        self.facts["regions"] = list(self.options.regions) or "all that was measured"
         if self.options.is_given:
             self._open_given()
             return
@@ -104,6 +105,10 @@ class Judgement:
         if self.options.is_given:
             return self._given.chromsizes
         return {chrom: length for store in self.stores[::-1] for chrom, length in store.chromsizes.items()}
+
+    @property
+    def _store_names(self) -> str:
+        return ", ".join(path.name for path in self.options.stores)
 
     @property
     def resolution(self) -> int:
@@ -177,7 +182,7 @@ class Judgement:
                     f"{model.card.counting.options()}'"
                 )
         self._check_assays(list(model.card.assays), f"{model.path}")
-        self.model, self.subject = model, model.path.name
+        self.model, self.subject = model, f"{model.path.name} on {self._store_names}"
         self.facts["model"] = {
             "file": model.path.name, "sha256": model.card.weights_sha256, "family": model.card.family,
             "recalibrated": model.card.recalibration is not None,
@@ -190,7 +195,7 @@ class Judgement:
                 check_grids(file, store)
         known = [assay for file in self._files for _, assay in file.described.tracks]
         self._check_assays(known, ", ".join(str(path) for path in self.options.predictions))
-        self.subject = ", ".join(path.name for path in self.options.predictions)
+        self.subject = f"{', '.join(path.name for path in self.options.predictions)} on {self._store_names}"
         self.facts["predictions"] = [
             {"file": file.path.name, "command": file.command, "model": file.described.model} for file in self._files
         ]

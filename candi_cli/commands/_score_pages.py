@@ -272,7 +272,7 @@ def _report(
     facts: Mapping[str, Any] = judgement.facts
     kept = [table for table in tables if table.rows]
     return JudgementReport(
-        command, f"{title} of {judgement.subject}", judgement.subject, list(rows), kept, list(pictures), dict(facts),
+        command, title, judgement.subject, list(rows), kept, list(pictures), dict(facts),
         list(judgement.notes), list(how_to_read),
     )  # fmt: skip
 

@@ -63,7 +63,7 @@ class Quantity(NamedTuple):
             here = which == number
             if here.any():
                 central = float(each.apply([abs(1 - 2 * self.level)])[0])
-                tail = (1 + central) / 2 if self.level > 0.5 else (1 - central) / 2  # noqa: PLR2004
+                tail = (1 + central) / 2 if self.level > 0.5 else (1 - central) / 2
                 found[here] = _OF[self.kind, self.name](*(value[here] for value in values), tail)
         return found
 
