@@ -117,7 +117,7 @@ def _calibration_pictures(kind: str, pool: str, here: Sequence[Calibrated]) -> l
         ),
         Histogram(
             f"pit_histogram_{kind}_{pool}", f"PIT histogram, {kind}, {pool}",
-            "Flat where the predicted distributions are right; a valley: too narrow, a hill: too wide, a slope: a bias.",
+            "Flat where the predicted distributions are right; a valley: too narrow; a hill: too wide; a slope: bias.",
             "probability", PIT_LEVELS, {name: np.diff(curve.pit) / widths for name, curve in known.items()}, 1.0,
         ),
     ]  # fmt: skip
