@@ -1,6 +1,6 @@
 """How the pictures of scores are drawn: readable with one curve and with a hundred, and by the colour-blind."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -165,7 +165,8 @@ def draw_bars(picture: "Bars") -> "Figure":
     n_groups, n_names = len(picture.groups), max(1, len(picture.values))
     n_columns = 1 if n_groups * n_names <= _MOST_BARS else 2
     n_rows = max(1, -(-n_groups // n_columns))
-    figure = _figure(picture.title, 9.5, 1.3 + n_rows * max(0.2, 0.09 * n_names + 0.08))
+    width = n_columns * (3.0 + _room(picture.groups)) + _room(picture.values) + 0.5
+    figure = _figure(picture.title, width, 1.3 + n_rows * max(0.2, 0.09 * n_names + 0.08))
     columns = figure.subplots(1, n_columns, sharex=True, squeeze=False)[0]
     low, high = _bar_limits(picture)
     handles: Handles = []
@@ -184,6 +185,11 @@ def draw_bars(picture: "Bars") -> "Figure":
     if len(picture.values) > 1:
         _draw_legend(columns[-1], handles)
     return figure
+
+
+def _room(names: Iterable[str]) -> float:
+    """Return how much room the longest of names may need, in inches."""
+    return 0.08 * max((min(len(name), _LONGEST_NAME) for name in names), default=0)
 
 
 def _draw_bars(axes: "Axes", picture: "Bars", part: slice) -> Handles:
@@ -219,12 +225,11 @@ def _bar_limits(picture: "Bars") -> tuple[float, float]:
     if not len(ends):
         return 0, 1
     quarter, three_quarters = np.quantile(ends, [0.25, 0.75])
-    reach = _CUT * (three_quarters - quarter)
-    if reach > 0:
-        ends = ends[(ends >= quarter - reach) & (ends <= three_quarters + reach)]
-    low, high = float(ends.min(initial=0)), float(ends.max(initial=0))
+    reach = _CUT * (three_quarters - quarter) or np.inf
+    kept = ends[(ends >= quarter - reach) & (ends <= three_quarters + reach)]
+    low, high = float(kept.min(initial=0)), float(kept.max(initial=0))
     margin = 0.04 * (high - low) or 1.0
-    return (low - margin if low < 0 else 0), (high + margin if high > 0 else margin)
+    return (low - margin if ends.min() < 0 else 0), (high + margin if ends.max() > 0 else margin)
 
 
 def _write_cut(axes: "Axes", values: "Array", rows: "Array") -> None:
@@ -272,8 +277,8 @@ def _figure(title: str, width: float, height: float) -> "Figure":
 
     figure = Figure(figsize=(width, height), dpi=_DPI, facecolor="white", layout="constrained")
     words = drawable(title, _LONGEST_TITLE)
-    size = min(11.0, 100 * width / max(1, len(words)))  # a bold letter is at most 0.7 as wide as it is high
-    figure.suptitle(words, x=0.01, ha="left", fontsize=size, fontweight="bold", parse_math=False)
+    size = _largest_size(words, width)
+    figure.suptitle(words, x=0.01, ha="left", fontsize=min(11, size), fontweight="bold", parse_math=False)
     return figure
 
 
@@ -282,9 +287,16 @@ def _draw_ideal(axes: "Axes") -> Handles:
 
 
 def _draw_labels(axes: "Axes", x_label: str, y_label: str) -> None:
-    axes.set_xlabel(drawable(x_label, _LONGEST_LABEL), fontsize=9, parse_math=False)
-    axes.set_ylabel(drawable(y_label, _LONGEST_LABEL), fontsize=9, parse_math=False)
+    width, height = axes.figure.bbox.size / _DPI * axes.get_position().size
+    x_words, y_words = drawable(x_label, _LONGEST_LABEL), drawable(y_label, _LONGEST_LABEL)
+    axes.set_xlabel(x_words, fontsize=min(9, _largest_size(x_words, width)), parse_math=False)
+    axes.set_ylabel(y_words, fontsize=min(9, _largest_size(y_words, height)), parse_math=False)
     _draw_frame(axes)
+
+
+def _largest_size(words: str, room: float) -> float:
+    """Return at what size of letters, in points, some words surely fit into as many inches."""
+    return 72 * room / (0.7 * max(1, len(words)))  # a bold letter is 0.7 as wide as it is high
 
 
 def _draw_frame(axes: "Axes") -> None:
@@ -314,7 +326,7 @@ def _styles(n_styles: int = _MOST_CURVES) -> list[dict[str, Any]]:
     ]
 
 
-def _median(curves: Any) -> NDArray[np.float64]:
+def _median(curves: "Iterable[Array]") -> NDArray[np.float64]:
     """Return the median of curves at each place; NaN where all have a gap."""
     stack = np.array(list(curves), dtype=np.float64)
     known = np.isfinite(stack).any(axis=0)
