@@ -287,7 +287,8 @@ def _draw_ideal(axes: "Axes") -> Handles:
 
 
 def _draw_labels(axes: "Axes", x_label: str, y_label: str) -> None:
-    width, height = axes.figure.bbox.size / _DPI * axes.get_position().size
+    whole, part = axes.figure.bbox, axes.get_position()
+    width, height = whole.width * part.width / _DPI, whole.height * part.height / _DPI
     x_words, y_words = drawable(x_label, _LONGEST_LABEL), drawable(y_label, _LONGEST_LABEL)
     axes.set_xlabel(x_words, fontsize=min(9, _largest_size(x_words, width)), parse_math=False)
     axes.set_ylabel(y_words, fontsize=min(9, _largest_size(y_words, height)), parse_math=False)

@@ -87,7 +87,7 @@ def write_report(folder: Path, report: JudgementReport) -> list[Path]:
         "scores.tsv": to_tsv(report).encode(),
         "scores.json": to_json(report).encode(),
     }
-    stems = _stems([picture.key for picture in report.pictures])
+    stems = _stems(["scores", *(picture.key for picture in report.pictures)])[1:]
     drawn = [
         _Drawn(picture, stem, svg(picture), png(picture)) for picture, stem in zip(report.pictures, stems, strict=True)
     ]

@@ -30,14 +30,14 @@ def multiqc_files(
 
     Parameters
     ----------
-    stems : one for each picture, in the name of its file
+    stems : one for each picture, in the name of its file; none is `scores`, which is the table
     """
     sections = {"scores": _scores(command, rows)}
     for picture, stem in zip(pictures, stems, strict=True):
         if isinstance(picture, Lines):
-            sections[stem if stem != "scores" else "scores-curves"] = _line_graph(command, stem, picture)
+            sections[stem] = _line_graph(command, stem, picture)
         elif isinstance(picture, Bars):
-            sections[stem if stem != "scores" else "scores-bars"] = _bar_graph(command, stem, picture)
+            sections[stem] = _bar_graph(command, stem, picture)
     return {f"candi_{command}_{name}_mqc.json": section for name, section in sections.items() if section["data"]}
 
 
