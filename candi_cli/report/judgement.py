@@ -16,7 +16,7 @@ from candi_cli.judging.table import Row, tsv
 from candi_cli.report.appearance import one_line
 from candi_cli.report.multiqc import multiqc_files
 from candi_cli.report.pictures import Picture, png, svg
-from candi_cli.report.templates import environment, readable
+from candi_cli.report.templates import readable, templates
 
 SCHEMA = "candi-judgement/1"
 _LARGEST_SVG = 400_000  # bytes: a larger one is in the page as PNG
@@ -158,11 +158,11 @@ def _stems(keys: Sequence[str]) -> list[str]:
 
 
 def _page(report: JudgementReport, drawn: Sequence[_Drawn]) -> str:
-    templates = environment()
-    templates.filters |= {"cell": _cell, "fact": _fact, "data_uri": _data_uri}
-    templates.tests["numeric"] = _is_number
+    environment = templates()
+    environment.filters |= {"cell": _cell, "fact": _fact, "data_uri": _data_uri}
+    environment.tests["numeric"] = _is_number
     missing = Counter(row.note or "no reason is known" for row in report.rows if not math.isfinite(row.value))
-    return templates.get_template("judgement.html").render(
+    return environment.get_template("judgement.html").render(
         heading=one_line(report.title, _LONGEST_HEADING),
         report=report,
         tables=[(table, _numeric_columns(table)) for table in report.tables],

@@ -11,11 +11,13 @@ from candi_cli.genome import Region
 from candi_cli.report.appearance import KINDS, QUANTITIES, colour, made_by, one_line, place
 from candi_cli.report.delivery import Delivery
 from candi_cli.report.files import DeliveredFile, delivered_files
+from candi_cli.report.templates import NOT_KNOWN as _NOT_KNOWN
+from candi_cli.report.templates import readable as _readable
+from candi_cli.report.templates import templates
 
 if TYPE_CHECKING:
     from jinja2 import Template
 
-_NOT_KNOWN = "not known"
 _LONGEST_HEADING = 120
 _PLACES_SHOWN = 24
 
@@ -58,9 +60,7 @@ def write_page(
 
 
 def _template() -> "Template":
-    from jinja2 import Environment, StrictUndefined
-
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment = templates()
     environment.filters |= {
         "described": _described,
         "in_words": _in_words,
@@ -116,14 +116,6 @@ def _in_words(covariates: Mapping[str, Any]) -> str:
     known = [f"{_readable(covariates[name])}{unit}" for name, unit in units.items() if covariates.get(name) is not None]
     known = ["1 read" if words == "1 reads" else words for words in known]
     return ", ".join(known) or _NOT_KNOWN
-
-
-def _readable(value: Any) -> str:
-    if value is None:
-        return _NOT_KNOWN
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return str(value)
-    return f"{value:,.0f}" if float(value).is_integer() else f"{value:,.4g}"
 
 
 def _size(n_bytes: int) -> str:

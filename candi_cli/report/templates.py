@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 NOT_KNOWN = "not known"
 
 
-def environment() -> "Environment":
+def templates() -> "Environment":
     """Return where templates of this room are found and rendered: what is put into them is text, never markup."""
     from jinja2 import Environment, FunctionLoader, StrictUndefined
 
