@@ -1,1 +1,1 @@
-"""What lies beside the tracks in a delivery folder: manifest, track hub, IGV session, page; it computes nothing."""
+"""What lies beside the tracks in a delivery folder, and the report of a judgement; it computes no score."""

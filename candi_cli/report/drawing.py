@@ -165,7 +165,7 @@ def draw_bars(picture: "Bars") -> "Figure":
     n_groups, n_names = len(picture.groups), max(1, len(picture.values))
     n_columns = 1 if n_groups * n_names <= _MOST_BARS else 2
     n_rows = max(1, -(-n_groups // n_columns))
-    width = n_columns * (3.0 + _room(picture.groups)) + _room(picture.values) + 0.5
+    width = max(5.0, 3.0 * n_columns) + n_columns * _room(picture.groups) + _room(picture.values) + 0.5
     figure = _figure(picture.title, width, 1.3 + n_rows * max(0.2, 0.09 * n_names + 0.08))
     columns = figure.subplots(1, n_columns, sharex=True, squeeze=False)[0]
     low, high = _bar_limits(picture)

@@ -204,8 +204,8 @@ def _with_error(value: float, standard_error: float) -> str:
         return "NA"
     if not math.isfinite(standard_error) or standard_error <= 0:
         return readable(value)
-    places = 1 - math.floor(math.log10(standard_error))
-    if not 0 <= places <= 6:
+    places = max(0, 1 - math.floor(math.log10(standard_error)))
+    if places > 6:
         return f"{value:.4g} ± {standard_error:.2g}"
     return f"{value:,.{places}f} ± {standard_error:,.{places}f}"
 

@@ -76,7 +76,7 @@ def report(rng):
         [
             {"assay": BAD, "a.b": 0.123456, "bins": np.int64(1868400), "<R2>": Estimate(0.51234, 0.0123)},
             {"assay": "CTCF", "a.b": NAN, "bins": 7, "<R2>": Estimate(12345.6, 210.0)},
-            {"assay": "ATAC", "a.b": -1.5, "bins": 0, "<R2>": Estimate(NAN, 0.1)},
+            {"assay": "ATAC", "a.b": -1.5, "bins": 0, "<R2>": Estimate(NAN, 0.1), "none": Estimate(2e-9, 1e-9)},
             {"assay": "DNase", "a.b": 1e-9, "bins": 1, "<R2>": Estimate(0.25)},
         ],
     )
@@ -199,11 +199,11 @@ def test_numbers_stand_at_the_right_with_as_many_digits_as_their_error_allows(pa
     start = page.cells.index(("assay", None))
     rows = [page.cells[start + 5 * n : start + 5 * n + 5] for n in range(5)]
     right = "number"
-    assert rows[0] == [("assay", None), ("a.b", right), ("bins", right), ("<R2>", right), ("none", None)]
+    assert rows[0] == [("assay", None), ("a.b", right), ("bins", right), ("<R2>", right), ("none", right)]
     empty = ("", None)
     assert rows[1] == [(BAD, None), ("0.1235", right), ("1,868,400", right), ("0.512 ± 0.012", right), empty]
-    assert rows[2] == [("CTCF", None), ("NA", right), ("7", right), ("1.235e+04 ± 2.1e+02", right), empty]
-    assert rows[3] == [("ATAC", None), ("-1.5", right), ("0", right), ("NA", right), empty]
+    assert rows[2] == [("CTCF", None), ("NA", right), ("7", right), ("12,346 ± 210", right), empty]
+    assert rows[3] == [("ATAC", None), ("-1.5", right), ("0", right), ("NA", right), ("2e-09 ± 1e-09", right)]
     assert rows[4] == [("DNase", None), ("1e-09", right), ("1", right), ("0.25", right), empty]
 
 
