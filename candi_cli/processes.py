@@ -13,13 +13,13 @@ from pathlib import Path
 from types import FrameType
 from typing import BinaryIO
 
-_ENDING = (signal.SIGINT, signal.SIGTERM)
+_ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _received: list[int] = []  # signals that ask this process to end, since `ending_on_signals`
 
 
 @contextlib.contextmanager
 def ending_on_signals() -> Iterator[None]:
-    """End the block by KeyboardInterrupt on SIGINT, by SystemExit(143) on SIGTERM.
+    """End the block by KeyboardInterrupt on SIGINT, by SystemExit(128 + its number) on SIGTERM and SIGHUP.
 
     Each is raised at once, and again by `heed_signals`: Python drops what is raised while it runs the callback of a
     weak reference or a `__del__`, and a library may make another error of it.
@@ -68,7 +68,8 @@ def interrupts_held() -> Iterator[None]:
 
 def serve() -> None:
     """Make this process one that works for its parent: deaf to interrupts, and ended with the parent."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent hears it too and ends this process
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)  # the parent hears it too and ends this process
     signal.signal(signal.SIGTERM, _leave)
     threading.Thread(target=_end_with_parent, daemon=True).start()
 

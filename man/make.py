@@ -14,13 +14,14 @@ from pathlib import Path
 import click
 
 from candi_cli import __version__
-from candi_cli.commands import BROKEN_PIPE, INTERRUPTED, STOPPED, TERMINATED, candi
+from candi_cli.commands import BROKEN_PIPE, HUNG_UP, INTERRUPTED, STOPPED, TERMINATED, candi
 
 FOLDER = Path(__file__).parent
 EXIT_STATUS = {
     0: "Done.",
     1: "The data cannot be used, or a file cannot be read or written; one line on stderr for each problem says why.",
     2: "Wrong usage: an unknown option, a value out of range, or options that contradict each other.",
+    HUNG_UP: "Ended by SIGHUP, as when a terminal is closed; no half-written output is left. nohup keeps it away.",
     INTERRUPTED: "Interrupted by Ctrl-C; no half-written output is left.",
     STOPPED: "Training was stopped by SIGUSR1 and saved a checkpoint first.",
     BROKEN_PIPE: "The reader of stdout went away.",

@@ -1,6 +1,7 @@
 """The `candi` command: its subcommands, and the one place where errors become lines and exit codes."""
 
 import atexit
+import io
 import os
 import shlex
 import sys
@@ -17,7 +18,8 @@ from candi_cli.processes import ending_on_signals
 
 COMMANDS = ("sheet", "bin", "info", "downsample", "train", "denoise", "impute", "calibrate", "cindex", "evaluate")
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
-INTERRUPTED, STOPPED, BROKEN_PIPE, TERMINATED = 130, 138, 141, 143
+HUNG_UP, INTERRUPTED, STOPPED, BROKEN_PIPE, TERMINATED = 129, 130, 138, 141, 143
+_STREAMS = (("stdin", "r", os.O_RDONLY), ("stdout", "w", os.O_RDONLY), ("stderr", "w", os.O_WRONLY))
 
 
 class _Commands(click.Group):
@@ -32,17 +34,34 @@ class _Commands(click.Group):
         command: click.Command = import_module(f"candi_cli.commands.{name}").command
         return command
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command of a command line, and refuse an option of one value that is given twice."""
+        name, command, rest = super().resolve_command(ctx, args)
+        console.command = f"candi {name}"
+        if command is not None and not ctx.resilient_parsing:
+            _check_given_once(click.Context(command, info_name=name, parent=ctx), rest)
+        return name, command, rest
+
+
+def _check_given_once(context: click.Context, arguments: list[str]) -> None:
+    """Raise UsageError where click would silently take the last of several values."""
+    _, _, given = context.command.make_parser(context).parse_args(list(arguments))
+    single = [each for each in given if isinstance(each, click.Option) and not (each.multiple or each.is_flag)]
+    for option in single:
+        if single.count(option) > 1:
+            raise click.UsageError(f"{' / '.join(option.opts)}: is given twice, and takes one value; give it once.")
+
 
 @click.group(cls=_Commands, context_settings=CONTEXT)
 @click.version_option(__version__, "-V", "--version", prog_name="candi", message="%(prog)s %(version)s")
-@click.pass_context
-def candi(ctx: click.Context) -> None:
+def candi() -> None:
     """Turn sequencing reads into denoised epigenomic tracks with calibrated uncertainty.
 
-    Exit codes: 0 done, 1 data or I/O, 2 usage, 130 interrupted, 138 stopped by SIGUSR1, 141 broken pipe, 143 stopped
-    by SIGTERM.
+    Exit codes: 0 done, 1 data or I/O, 2 usage, 129 stopped by SIGHUP, 130 interrupted, 138 stopped by SIGUSR1, 141
+    broken pipe, 143 stopped by SIGTERM.
     """
-    console.command = f"candi {ctx.invoked_subcommand}"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -77,6 +96,7 @@ def _leave(code: Any) -> NoReturn:
 def _main(arguments: Sequence[str] | None) -> int:
     """Run the command line and return its exit code; every error becomes one line on stderr here."""
     console.command, console.level, console.debug, console.shown_as = "candi", NORMAL, False, {}
+    _open_streams()
     try:
         _run(sys.argv[1:] if arguments is None else list(arguments))
         sys.stdout.flush()
@@ -94,7 +114,7 @@ def _main(arguments: Sequence[str] | None) -> int:
         console.error("interrupted; nothing was left half-written")
         return INTERRUPTED
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what is still buffered has nowhere to go
+        _drop_output()
         return BROKEN_PIPE
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
@@ -104,6 +124,23 @@ def _main(arguments: Sequence[str] | None) -> int:
             error, f"internal error ({type(error).__name__}: {error}); run again with --debug and report it", 1
         )
     return 0
+
+
+def _open_streams() -> None:
+    """Give every standard stream that is closed a place: what is written to a closed stdout is an error.
+
+    Otherwise the next file that is opened would become it. A stdout that is not buffered (PYTHONUNBUFFERED) becomes so:
+    without a buffer, Python does not write the rest of what a disk or a pipe takes only the beginning of.
+    """
+    for number, (name, mode, flags) in enumerate(_STREAMS):
+        if getattr(sys, name) is None:
+            opened = os.open(os.devnull, flags)
+            if opened != number:
+                os.dup2(opened, number)
+                os.close(opened)
+            setattr(sys, name, open(number, mode, closefd=False))  # noqa: SIM115
+    if isinstance(getattr(sys.stdout, "buffer", None), io.RawIOBase):
+        sys.stdout = open(sys.stdout.fileno(), "w", encoding=sys.stdout.encoding, closefd=False)  # noqa: SIM115
 
 
 def _run(arguments: list[str]) -> None:
@@ -131,7 +168,16 @@ def command_line(*, threads: bool = True) -> str:
     return shlex.join(["candi", *kept])
 
 
+def _drop_output() -> None:
+    """Let what stdout still holds vanish where it cannot be written: Python would try again when it ends."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+
+
 def _fail(error: Exception, message: str, code: int) -> int:
+    _drop_output()
     if console.debug:
         import traceback
 

@@ -1,5 +1,6 @@
 """Files of tracks from predictions: bigWig, bedGraph, narrowPeak and HDF5, one at a time, in genome order."""
 
+import errno
 import gzip
 import sys
 from collections.abc import Callable, Iterator
@@ -22,6 +23,7 @@ from candi_cli.store.predictions import PredictionWriter
 
 BIGWIG, BEDGRAPH, NARROWPEAK, HDF5 = "bigwig", "bedgraph", "narrowpeak", "hdf5"
 FORMATS = {BIGWIG: ".bw", BEDGRAPH: ".bedGraph.gz", NARROWPEAK: ".narrowPeak", HDF5: ".h5"}
+PEAK_THRESHOLD = 0.5
 _BY_SUFFIX = {
     ".bw": BIGWIG, ".bigwig": BIGWIG, ".bedgraph": BEDGRAPH, ".bg": BEDGRAPH, ".bdg": BEDGRAPH,
     ".narrowpeak": NARROWPEAK, ".h5": HDF5, ".hdf5": HDF5,
@@ -55,7 +57,7 @@ class TrackFile:
     assay: str = ""
     quantity: Quantity | None = None
     digits: int = 3
-    threshold: float = 0.5
+    threshold: float = PEAK_THRESHOLD
     command: str = ""
 
     def write(self, source: Source) -> None:
@@ -119,10 +121,11 @@ def _write_hdf5(file: TrackFile, source: Source) -> None:
 @contextmanager
 def _opened(file: TrackFile) -> Iterator[BinaryIO]:
     """Open a text file, packed where its name says so; or stdout. A disk that is full is an OutputError."""
-    if file.path == Path("-"):
-        yield sys.stdout.buffer
-        return
     try:
+        if file.path == Path("-"):
+            yield sys.stdout.buffer
+            sys.stdout.flush()
+            return
         with file.path.open("wb") as raw:
             if file.shown_as.suffix != ".gz":
                 yield raw
@@ -132,6 +135,8 @@ def _opened(file: TrackFile) -> Iterator[BinaryIO]:
     except OSError as error:
         if isinstance(error, BrokenPipeError):
             raise
+        if error.errno == errno.EBADF and file.path == Path("-"):
+            raise OutputError("-: stdout is closed; give a file name with -o") from error
         raise OutputError(f"{file.shown_as}: cannot be written ({error.strerror}); make room on the disk") from error
 
 
