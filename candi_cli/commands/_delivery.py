@@ -7,12 +7,13 @@ from typing import Any
 
 from candi_cli import __version__
 from candi_cli.commands import command_line
+from candi_cli.commands._amounts import counted
 from candi_cli.commands._console import console
 from candi_cli.commands._output import replacing
 from candi_cli.commands._picture import draw_picture
-from candi_cli.commands._track_files import STDOUT, FilePlan
+from candi_cli.commands._track_files import STDOUT, FilePlan, manifest_in
 from candi_cli.commands._track_options import TrackOptions
-from candi_cli.contigs import assembly_of
+from candi_cli.contigs import assembly_of, shorten
 from candi_cli.export.files import BIGWIG, NARROWPEAK
 from candi_cli.export.peaks import MAX_GAP_BP, MIN_LENGTH_BP
 from candi_cli.export.source import Source
@@ -23,6 +24,7 @@ from candi_cli.report.igv import write_igv_session
 from candi_cli.report.manifest import write_manifest
 from candi_cli.report.page import write_page
 from candi_cli.store import Store
+from candi_cli.store.predictions import kinds_of
 
 
 @dataclass(frozen=True)
@@ -50,8 +52,9 @@ def deliver(made: Made, options: TrackOptions, *, store: Store | None) -> None:
     """
     plan = made.plan
     if plan.is_folder:
+        former = manifest_in(plan.place)
         delivery = _delivery(made, options, plan.place)
-        picture = draw_picture(made.source, plan.kinds[0], delivery.experiments, interval=options.interval, store=store)
+        picture = draw_picture(made.source, _shown_kind(made), delivery.experiments, interval=options.interval, store=store)
         delivery = replace(delivery, locus=picture.locus)
         write_manifest(delivery)
         if delivery.tracks:  # a hub shows no other files
@@ -61,11 +64,31 @@ def deliver(made: Made, options: TrackOptions, *, store: Store | None) -> None:
         if delivery.genome is None:
             console.log(f"{plan.place}: no track hub, as the genome is none that candi knows by its lengths")
         console.log(f"wrote {plan.place}/index.html, manifest.json and what a genome browser opens")
+        _tell_of_stale(delivery, former)
     if options.provenance is not None:
         folder = options.provenance.resolve().parent
         with replacing(options.provenance) as temporary:
             write_manifest(_delivery(made, options, folder), path=temporary)
         console.log(f"wrote {options.provenance}")
+
+
+def _shown_kind(made: Made) -> str:
+    """Return the first kind that was asked for and that a track has."""
+    held = {kind for track in made.source.described.tracks.values() for kind in kinds_of(track["parameters"])}
+    return next(kind for kind in made.plan.kinds if kind in held)
+
+
+def _tell_of_stale(delivery: Delivery, former: dict[str, Any] | None) -> None:
+    """Warn of what an earlier delivery has left in the folder and this one does not hold."""
+    names = {path.as_posix() for path in (*(track.path for track in delivery.tracks), *delivery.other_files)}
+    named = [entry["path"] for entry in former["files"]] if former else []
+    stale = [name for name in named if name not in names and (delivery.folder / name).is_file()]
+    if (delivery.genome is None or not delivery.tracks) and former and (delivery.folder / "hub").is_dir():
+        stale.append("hub")
+    if stale:
+        console.warn(
+            f"{delivery.folder}: {shorten(stale)} are left of an earlier run and no part of this delivery; remove them"
+        )
 
 
 def _delivery(made: Made, options: TrackOptions, folder: Path) -> Delivery:
@@ -130,9 +153,5 @@ def _notes(made: Made, options: TrackOptions) -> list[str]:
         )
     if "signal" in made.plan.kinds:
         notes.append("The track of signal is the median of -log10 p: the mean of its arcsinh, taken back.")
-    notes.append(f"Values are rounded to {_number(options.digits, 'significant digit')}.")
+    notes.append(f"Values are rounded to {counted(options.digits, 'significant digit')}.")
     return notes
-
-
-def _number(n: int, of: str) -> str:
-    return f"{n} {of}" if n == 1 else f"{n} {of}s"

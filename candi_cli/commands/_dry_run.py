@@ -4,11 +4,13 @@ from collections.abc import Callable, Sequence
 
 import click
 
+from candi_cli.commands._amounts import counted, size
 from candi_cli.commands._experiments import Inputs
 from candi_cli.commands._track_files import FilePlan, Target
+from candi_cli.contigs import shorten
 from candi_cli.genome import Region, bin_count
 from candi_cli.model import Loaded
-from candi_cli.model.parts import Computing, seconds_a_window
+from candi_cli.model.parts import Computing, seconds_a_window, windows_of
 from candi_cli.store.predictions import Described, bytes_of
 
 _PROCESS_BYTES = 0.6e9  # the interpreter with its libraries
@@ -36,7 +38,7 @@ def tell(
     described = Described(resolution, sizes, {}, tracks)
     predictions = bytes_of(described, dict.fromkeys(biosamples, spans))
     n_tracks = sum(file.target is not None for file in plan.files)
-    n_windows = len(biosamples) * n_bins / model.config.core_bins
+    n_windows = len(biosamples) * sum(1 for _ in windows_of(model, described, spans))
     per_window = seconds_a_window(model, computing)
     config = model.config
     batch = computing.batch_size * config.context_bins * (len(config.assays) + 1) * 200
@@ -45,12 +47,12 @@ def tell(
     rows = {
         "model": f"{model.path} ({', '.join(config.assays)})",
         "device": str(computing.device),
-        "contigs": f"{len(chroms)}: {', '.join(chroms)}",
-        "bins": f"{n_bins:,} of {resolution} bp for each of {len(biosamples)} biosamples, at most",
-        "windows": f"{round(n_windows):,}, {per_window * 1e3:,.1f} ms each",
-        "memory": f"about {(_PROCESS_BYTES + batch + reads) / 1e9:,.1f} GB",
-        "disk": f"about {(predictions + n_tracks * n_bins * TRACK_BYTES) / 1e9:,.2f} GB, of them "
-        f"{predictions / 1e9:,.2f} GB only while it runs",
+        "contigs": f"{len(chroms):,}: {shorten(list(chroms))}",
+        "bins": f"{n_bins:,} of {resolution} bp for each of {counted(len(biosamples), 'biosample')}, at most",
+        "windows": f"{n_windows:,}, {per_window * 1e3:,.1f} ms each",
+        "memory": f"about {size(_PROCESS_BYTES + batch + reads)}",
+        "disk": f"about {size(predictions + n_tracks * n_bins * TRACK_BYTES)}, of them "
+        f"{size(predictions)} only while it runs",
         "time": f"about {_duration(seconds)}, without reading the reads",
     }
     for name, value in rows.items():

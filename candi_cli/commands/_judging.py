@@ -27,14 +27,13 @@ from candi_cli.judging.tracks import (
     Observed,
     check_grids,
     judged_regions,
-    kinds_of,
     read_track,
 )
 from candi_cli.model import Loaded, load
 from candi_cli.model.device import choose
 from candi_cli.model.parts import Computing
 from candi_cli.store import Store
-from candi_cli.store.predictions import Predictions
+from candi_cli.store.predictions import Predictions, kinds_of
 
 _BATCH_CPU, _BATCH_GPU = 32, 256
 
@@ -233,7 +232,7 @@ class Judgement:
                     )
                     continue
                 grid = self.grid(judged_regions(file, key[0], regions))
-                for kind in [each for each in observed.kinds(*key) if each in kinds_of(described)]:
+                for kind in [each for each in observed.kinds(*key) if each in kinds_of(described["parameters"])]:
                     if kind in self._kinds and grid.n_bins:
                         found = True
                         track = read_track(file, observed, key, kind, pool, grid)

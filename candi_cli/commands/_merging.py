@@ -7,16 +7,24 @@ from pathlib import Path
 import click
 
 from candi_cli.binning.experiments import source as file_facts
+from candi_cli.commands._absent_tracks import absent_of
 from candi_cli.commands._console import console
 from candi_cli.commands._delivery import Made, deliver
-from candi_cli.commands._track_files import Target, check_files, formats_of, plan_files
-from candi_cli.commands._track_options import TrackOptions
+from candi_cli.commands._track_files import (
+    Target,
+    Track,
+    formats_of,
+    kinds_asked,
+    place_for,
+    plan_files,
+    regions_asked,
+)
+from candi_cli.commands._track_options import KINDS, TrackOptions
 from candi_cli.commands._writing import write_plan
 from candi_cli.errors import RequestError
 from candi_cli.export.files import HDF5, NARROWPEAK
 from candi_cli.export.source import Source, merged
-from candi_cli.genome import parse_regions
-from candi_cli.store.predictions import PARAMETERS, Described, Predictions, parameters_of
+from candi_cli.store.predictions import Described, Predictions, kinds_of
 
 _OF_PREDICTION = {
     "sheet": "--covariates", "model": "-m", "latent": "--latent", "asked": "--as", "genome": "-g",
@@ -37,28 +45,43 @@ def merge_shards(options: TrackOptions, shards: Sequence[Path], names: Sequence[
             raise RequestError(f"--merge: joins what was predicted; {option} has no meaning with it, leave it out")
     with Predictions(shards[0]) as first:
         described = first.described
-    regions = parse_regions(options.regions, described.chromsizes, described.resolution)
+    regions = regions_asked(options, described.chromsizes, described.resolution)
     source = merged(shards, regions)
     targets = _targets(described, names)
     kinds = options.kinds or _kinds(options, described, targets)
-    plan = plan_files(options, targets, kinds)
-    for file in plan.files:
-        needed = parameters_of(["peaks"] if file.format == NARROWPEAK else kinds)
-        for target in targets:
-            lacking = set(needed) - set(described.tracks[target]["parameters"])
-            if lacking:
-                raise RequestError(
-                    f"{shards[0]}: holds no {min(lacking)} of {target[1]}; predict with the --track that is wanted"
-                )
+    asked = tuple(dict.fromkeys((*kinds, *kinds_asked(options))))
+    named = bool(names) and tuple(names) != ("all",)
+    absent = _absent(shards[0], described, targets, asked, options, named=named)
+    targets = [target for target in targets if any((target[1], kind) not in absent for kind in asked)]
+    plan = plan_files(options, targets, kinds, absent=absent)
     if options.dry_run:
         console.log(f"{len(shards)} shards fit together" if len(shards) > 1 else f"{shards[0]} is whole")
         for file in plan.files:
             click.echo(f"output\t{file.path}")
         return
-    check_files(plan, (options.provenance,), inputs=shards)
-    source = _only(source, targets)
-    write_plan(plan, options, source)
-    deliver(Made(plan, source, [file_facts(path) for path in shards], None), options, store=None)
+    with place_for(plan, (options.provenance,), inputs=shards):
+        source = _only(source, targets)
+        write_plan(plan, options, source)
+        deliver(Made(plan, source, [file_facts(path) for path in shards], None), options, store=None)
+
+
+def _absent(
+    shard: Path,
+    described: Described,
+    targets: Sequence[Target],
+    kinds: Sequence[str],
+    options: TrackOptions,
+    *,
+    named: bool,
+) -> set[Track]:
+    """Return the tracks that are asked for and not held, and tell that they are left out."""
+    held = {target[1]: kinds_of(described.tracks[target]["parameters"]) for target in targets}
+    absent = absent_of(held, kinds, named=named, formats=formats_of(options))
+    if absent.refused:
+        assay, kind = absent.refused
+        raise RequestError(f"{shard}: holds no {kind} of {assay}; predict with the --track that is wanted")
+    absent.warn("the shards hold no")
+    return absent.tracks
 
 
 def _targets(described: Described, names: Sequence[str]) -> list[Target]:
@@ -73,10 +96,8 @@ def _targets(described: Described, names: Sequence[str]) -> list[Target]:
 
 def _kinds(options: TrackOptions, described: Described, targets: Sequence[Target]) -> tuple[str, ...]:
     """Return the kinds of tracks to write where none was asked for: of HDF5 all, else the first that is held."""
-    held = [
-        kind for kind, names in PARAMETERS.items()
-        if all(set(names) <= set(described.tracks[target]["parameters"]) for target in targets)
-    ]  # fmt: skip
+    each = [kinds_of(described.tracks[target]["parameters"]) for target in targets]
+    held = [kind for kind in KINDS if all(kind in kinds for kinds in each)]
     if formats_of(options) == (NARROWPEAK,):
         return ("peaks",)
     return tuple(held) if formats_of(options) == (HDF5,) else tuple(held[:1])

@@ -1,5 +1,6 @@
 """Options that two or more commands share, each declared once."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,33 @@ from candi_cli.commands._console import QUIET, VERBOSE, console
 from candi_cli.counting import parse_flags
 
 F = Callable[..., Any]
-PATH = click.Path(path_type=Path, readable=False)  # what is wrong with a file is told where it is opened
+
+
+class _PathName(click.Path):
+    """The name of a file or folder; what is wrong with the file itself is told where it is opened.
+
+    A name that is not UTF-8 has no place in tables, JSON and HDF5, and libraries in C are not sure to open it.
+
+    Parameters
+    ----------
+    as_text : return it as it was typed, a slash at its end too
+    """
+
+    def __init__(self, *, as_text: bool = False) -> None:
+        super().__init__(path_type=str if as_text else Path, readable=False)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Check a name."""
+        if not os.fspath(value):
+            self.fail("the name is empty", param, ctx)
+        try:
+            os.fsdecode(value).encode()
+        except UnicodeEncodeError:
+            self.fail(f"{os.fsdecode(value)!a}: the name is not UTF-8, rename it", param, ctx)
+        return super().convert(value, param, ctx)
+
+
+PATH, TYPED_PATH = _PathName(), _PathName(as_text=True)
 
 
 class Parsed(click.ParamType):

@@ -23,6 +23,7 @@ def check_writable(path: Path, *, inputs: Iterable[Path | None] = ()) -> None:
     """
     if path == Path("-"):
         raise OutputError("-: this output cannot be written to a pipe; give a file name with -o")
+    _check_name(path)
     for read in inputs:
         if read is not None and path.exists() and read.exists() and path.samefile(read):
             raise OutputError(f"{path}: is an input too ({read}); give another -o")
@@ -41,6 +42,16 @@ def check_writable(path: Path, *, inputs: Iterable[Path | None] = ()) -> None:
         probe.unlink()
     except OSError as error:
         raise OutputError(f"{path}: cannot be written ({error.strerror}); choose another -o") from error
+
+
+def _check_name(path: Path) -> None:
+    """Raise OutputError where a path leads nowhere, or to a name that no library may be given."""
+    try:
+        str(path.resolve()).encode()
+    except UnicodeEncodeError as error:
+        raise OutputError(f"{str(path.resolve())!a}: the name is not UTF-8; give another -o") from error
+    except (RuntimeError, OSError) as error:  # Python says it with the one or the other
+        raise OutputError(f"{path}: is a link that leads to itself; give another -o") from error
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from candi_cli.genome import Region
 from candi_cli.report.appearance import made_by, place
 from candi_cli.report.figures import FigureRow, Legend, locus_figure
 from candi_cli.store import Store
+from candi_cli.store.predictions import kinds_of
 
 _ROWS_SHOWN = 35
 _SHOWN = {"counts": "expected reads per bin", "signal": "median of -log10 p", "peaks": "probability of a peak"}
@@ -53,12 +54,13 @@ def draw_picture(
     store : what was observed, for the figure
     """
     described = source.described
+    shown = [target for target, track in described.tracks.items() if kind in kinds_of(track["parameters"])]
     with source:
-        found = {target: look_over(source, *target, Quantity(kind)) for target in described.tracks}
+        found = {target: look_over(source, *target, Quantity(kind)) for target in shown}
     summary = _summary(found, described.tracks)
     caption = f"Over all bins that were predicted: {_SHOWN[kind]}."
-    biosample = described.biosamples[0]
-    assays = described.assays(biosample)[:_ROWS_SHOWN]
+    biosample = min(name for name, _ in shown)
+    assays = [assay for name, assay in shown if name == biosample][:_ROWS_SHOWN]
     cut = list(windows(source.regions(biosample), described.resolution))
     if not cut:
         return Picture(summary, caption)

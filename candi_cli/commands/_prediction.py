@@ -12,6 +12,7 @@ from candi_cli import __version__
 from candi_cli.binning import Binning
 from candi_cli.binning.experiments import source as file_facts
 from candi_cli.commands import command_line
+from candi_cli.commands._amounts import counted, size
 from candi_cli.commands._console import console
 from candi_cli.commands._delivery import Made, deliver
 from candi_cli.commands._dry_run import TRACK_BYTES, tell
@@ -22,10 +23,11 @@ from candi_cli.commands._track_files import (
     STDOUT,
     FilePlan,
     Target,
-    check_files,
     formats_of,
     kinds_asked,
+    place_for,
     plan_files,
+    regions_asked,
 )
 from candi_cli.commands._track_options import TrackOptions
 from candi_cli.commands._tracks import (
@@ -35,6 +37,7 @@ from candi_cli.commands._tracks import (
     default_model,
     lane_covariates,
     measured,
+    never_learned,
     open_sequence,
     prediction_dataset,
 )
@@ -43,7 +46,7 @@ from candi_cli.covariates import CONTROL
 from candi_cli.errors import OutputError
 from candi_cli.export.files import HDF5, NARROWPEAK
 from candi_cli.export.source import Source, joined
-from candi_cli.genome import Region, bin_count, parse_regions
+from candi_cli.genome import Region, bin_count
 from candi_cli.model import Loaded, ModelCard, load
 from candi_cli.model.device import choose, versions
 from candi_cli.model.parts import Computing, Part, compute_parts, parts_of, windows_of
@@ -56,12 +59,13 @@ Choose = Callable[[Loaded, Inputs], list[Target]]
 _BATCH_CPU, _BATCH_GPU = 32, 256
 
 
-def predict_tracks(options: TrackOptions, choose_targets: Choose) -> None:
+def predict_tracks(options: TrackOptions, choose_targets: Choose, *, named: bool) -> None:
     """Predict tracks and write them.
 
     Parameters
     ----------
     choose_targets : returns which tracks are wanted of what was given
+    named : their assays were asked for by name
     """
     loaded, device = load(options.model or default_model()), choose(options.device)
     binning = Binning(options.reference, aliases=named_aliases(options.aliases))
@@ -71,22 +75,35 @@ def predict_tracks(options: TrackOptions, choose_targets: Choose) -> None:
     )
     targets = choose_targets(loaded, inputs)
     kinds = options.kinds or _default_kinds(options, loaded.card, targets)
-    check_model(loaded, inputs, targets, (*kinds, *kinds_asked(options)))
-    check_asked(loaded, options.asked)
-    plan = plan_files(options, targets, kinds)
+    regions = regions_asked(options, inputs.chromsizes, inputs.rule.resolution)
+    check_model(loaded, inputs, targets)
+    asked = tuple(dict.fromkeys((*kinds, *kinds_asked(options))))
+    absent = never_learned(loaded, targets, asked, named=named, formats=formats_of(options))
+    targets = [target for target in targets if any((target[1], kind) not in absent for kind in asked)]
+    check_asked(loaded, options.asked, targets)
+    _warn_of_unused(options, inputs)
+    plan = plan_files(options, targets, kinds, absent=absent)
     files = _files_of(inputs, layer)
-    if not options.dry_run:
-        read = (*files, options.sheet, options.model, options.genome, options.aliases, options.reference)
-        check_files(plan, (options.latent, options.provenance), inputs=read)
-    regions = parse_regions(options.regions, inputs.chromsizes, inputs.rule.resolution)
     batch_size = options.batch_size or (_BATCH_CPU if device.type == "cpu" else _BATCH_GPU)
     computing = Computing(device, batch_size, options.threads)
     if options.dry_run:
         tell(loaded, inputs, plan, regions, computing, targets, _parameters(loaded.card, plan))
         return
     run = _Run(options, loaded, plan, computing, targets, [file_facts(path) for path in files])
-    with open_store(inputs, binning, command=command_line(), threads=options.threads, layer=layer) as store:
+    read = (*files, options.sheet, options.model, options.genome, options.aliases, options.reference)
+    with (
+        place_for(plan, (options.latent, options.provenance), inputs=read),
+        open_store(inputs, binning, command=command_line(), threads=options.threads, layer=layer) as store,
+    ):
         run.write(store, regions)
+
+
+def _warn_of_unused(options: TrackOptions, inputs: Inputs) -> None:
+    """Warn of options that are about reads where a store is given, which has its own sheet and genome."""
+    given = {"--covariates": options.sheet, "-g": options.genome, "--aliases": options.aliases}
+    for name, value in given.items():
+        if inputs.store is not None and value is not None:
+            console.warn(f"{name} {value}: is not used; {inputs.store} holds what its reads were counted with")
 
 
 def _default_kinds(options: TrackOptions, card: ModelCard, targets: Sequence[Target]) -> tuple[str, ...]:
@@ -105,8 +122,8 @@ def _parameters(card: ModelCard, plan: FilePlan) -> Callable[[str], list[str]]:
     calls_peaks = any(file.format == NARROWPEAK for file in plan.files)
 
     def of(assay: str) -> list[str]:
-        more = {"peaks", *({"signal"} & set(card.assays[assay].outputs))} if calls_peaks else set()
-        return parameters_of([*plan.kinds, *more])
+        more = ("peaks", "signal") if calls_peaks else ()
+        return parameters_of([kind for kind in (*plan.kinds, *more) if kind in card.assays[assay].outputs])
 
     return of
 
@@ -219,8 +236,6 @@ class _Run:
         """Return what the parts are kept beside."""
         if self.plan.place != STDOUT:
             return self.plan.place.resolve()
-        if self.options.resume:
-            raise OutputError("--resume: what goes to stdout leaves nothing to go on from; give a file with -o")
         return Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="candi-"))) / "stdout"
 
     def _sort_out(self, folder: PartsFolder, parts: Sequence[Part]) -> None:
@@ -234,11 +249,11 @@ class _Run:
         for path in others:
             path.unlink()
         if self.options.resume:
-            console.log(f"{len(usable)} of {len(parts)} parts are there from a run that was interrupted")
+            there = f"{len(usable):,} of {counted(len(parts), 'part')}"
+            console.log(f"{there} {'is' if len(usable) == 1 else 'are'} there from a run that was interrupted")
         elif others:
-            console.log(
-                f"{len(others)} parts of a run that was interrupted were removed; --resume would go on from them"
-            )
+            removed = f"{counted(len(others), 'part')} of a run that was interrupted"
+            console.log(f"{removed}: removed; --resume would go on from there")
 
     def _check_room(self, folder: PartsFolder, described: Described, spans: dict[str, list[Region]]) -> None:
         """Raise OutputError unless the disk has room for the predictions and the tracks."""
@@ -249,8 +264,8 @@ class _Run:
         needed, free = bytes_of(described, spans) + tracks, shutil.disk_usage(folder.folder).free
         if free < needed:
             raise OutputError(
-                f"{self.plan.place}: about {needed / 1e9:,.1f} GB are needed on that disk, "
-                f"{free / 1e9:,.1f} GB are free; make room, ask for fewer tracks, or give another -o"
+                f"{self.plan.place}: about {size(needed)} are needed on that disk, "
+                f"{size(free)} are free; make room, ask for fewer tracks, or give another -o"
             )
 
     def _make(
@@ -273,4 +288,5 @@ class _Run:
     def _tell_kept(self, parts: Sequence[Part]) -> None:
         n_kept = sum(part.path.exists() for part in parts)
         if n_kept and self.plan.place != STDOUT:
-            console.warn(f"{n_kept} of {len(parts)} parts are kept; give --resume to go on from them")
+            kept = f"{n_kept:,} of {counted(len(parts), 'part')} {'is' if n_kept == 1 else 'are'} kept"
+            console.warn(f"{kept}; give --resume to go on from there")

@@ -1,17 +1,25 @@
 """Which files a command that predicts tracks will write, and under what names."""
 
-from collections.abc import Sequence
+import contextlib
+import json
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from candi_cli.commands._console import console
 from candi_cli.commands._output import check_writable
 from candi_cli.commands._track_options import TrackOptions
-from candi_cli.errors import OutputError, RequestError
+from candi_cli.errors import GenomeError, OutputError, RequestError
 from candi_cli.export.files import BEDGRAPH, BIGWIG, FORMATS, HDF5, NARROWPEAK, format_of
 from candi_cli.export.quantities import Quantity, quantities
+from candi_cli.genome import Chromsizes, Region, parse_regions
 
 STDOUT = Path("-")
+MANIFEST = "manifest.json"
+COMPANIONS = (MANIFEST, "index.html", "igv_session.xml", "hub")  # what goes with a folder of tracks
 Target = tuple[str, str]  # biosample, assay
+Track = tuple[str, str]  # assay, kind
 
 
 @dataclass(frozen=True)
@@ -58,15 +66,28 @@ def kinds_asked(options: TrackOptions) -> tuple[str, ...]:
     return tuple(dict.fromkeys((*options.kinds, *peaks)))
 
 
-def plan_files(options: TrackOptions, targets: Sequence[Target], kinds: Sequence[str]) -> FilePlan:
+def regions_asked(options: TrackOptions, chromsizes: Chromsizes, resolution: int) -> list[Region]:
+    """Return the regions of `-r`, in whole bins; raise RequestError for one that is none of the genome."""
+    try:
+        return parse_regions(options.regions, chromsizes, resolution)
+    except GenomeError as error:
+        raise RequestError(f"-r: {error}") from error
+
+
+def plan_files(
+    options: TrackOptions, targets: Sequence[Target], kinds: Sequence[str], *, absent: Collection[Track] = ()
+) -> FilePlan:
     """Return where each track goes: files named after `-o` for one target, files in the folder `-o` for several.
+
+    Parameters
+    ----------
+    absent : tracks that there are not, and of which no file is planned
 
     Raises
     ------
-    OutputError
-        Several targets are to go into one file.
     RequestError
-        A format does not go with what is asked, or stdout is to take more than one track.
+        A format does not go with what is asked, several targets are to go into one file, or stdout is to take more than
+        one track.
     """
     output = options.output
     formats = formats_of(options)
@@ -74,9 +95,12 @@ def plan_files(options: TrackOptions, targets: Sequence[Target], kinds: Sequence
         raise RequestError(
             f"--interval, --sd, --cv, --nb: are tracks of their own, which {formats[0]} does not hold; add -O bigwig"
         )
+    if options.threshold is not None and NARROWPEAK not in formats:
+        raise RequestError(f"--threshold: is of peak calls, which {formats[0]} does not hold; add -O narrowpeak")
     shown = quantities(kinds, interval=options.interval, sd=options.sd, cv=options.cv, nb=options.nb)
     several = len(targets) > 1 or len(kinds) > 1
-    is_folder = output.is_dir() or (several and format_of(output) is None and not output.exists())
+    as_folder = options.into_folder or (several and format_of(output) is None and not output.exists())
+    is_folder = output.is_dir() or as_folder
     if output == STDOUT:
         return _to_stdout(formats, targets, shown, kinds)
     if is_folder:
@@ -84,19 +108,32 @@ def plan_files(options: TrackOptions, targets: Sequence[Target], kinds: Sequence
     elif formats == (HDF5,):
         files = [Planned(output, HDF5)]
     elif len(targets) > 1:
-        raise OutputError(f"{output}: {len(targets)} tracks need a folder; make one and give it with -o")
+        raise RequestError(f"{output}: {len(targets)} tracks need a folder; give one with -o, as {output.stem}/")
     elif len(kinds) > 1:
-        raise OutputError(f"{output}: {len(kinds)} kinds of tracks need a folder; make one and give it with -o")
+        raise RequestError(f"{output}: {len(kinds)} kinds of tracks need a folder; give one with -o, as {output.stem}/")
     else:
         files = _named_after(output, formats, targets[0], shown)
+        _warn_of_name(output, formats)
+    files = [file for file in files if _track_of(file) not in absent]
     return FilePlan(output, is_folder, tuple(kinds), files)
+
+
+def _track_of(file: Planned) -> Track | None:
+    return (file.target[1], file.quantity.kind) if file.target and file.quantity else None
+
+
+def _warn_of_name(output: Path, formats: Sequence[str]) -> None:
+    """Warn of a name that will say something else than the file is."""
+    named = format_of(output)
+    if len(formats) == 1 and named not in (None, formats[0]):
+        console.warn(f"{output}: is written as {formats[0]}, as -O says, and not as {named}, as its name does")
 
 
 def _to_stdout(
     formats: Sequence[str], targets: Sequence[Target], shown: Sequence[Quantity], kinds: Sequence[str]
 ) -> FilePlan:
     if tuple(formats) != (BEDGRAPH,):
-        raise OutputError("-: this output cannot be written to a pipe; give a file name with -o, or -O bedgraph")
+        raise RequestError("-: this output cannot be written to a pipe; give a file name with -o, or -O bedgraph")
     if len(targets) > 1 or len(shown) > 1:
         raise RequestError(
             f"-o -: {len(targets) * len(shown)} tracks do not fit into one stream; give a folder with -o"
@@ -147,15 +184,65 @@ def _middle(quantity: Quantity, *, with_kind: bool) -> str:
     return kind + (f".{quantity.name}" if quantity.name != "mean" else "")
 
 
-def check_files(plan: FilePlan, others: Sequence[Path | None], *, inputs: Sequence[Path | None]) -> None:
-    """Check that every file can be written, and make the folder; raise OutputError where one cannot."""
-    if plan.is_folder and not plan.place.exists():
+@contextlib.contextmanager
+def place_for(plan: FilePlan, others: Sequence[Path | None], *, inputs: Sequence[Path | None]) -> Iterator[None]:
+    """Check that every file can be written, and make the folder for the block that writes them.
+
+    A folder that was made goes again when the block fails and leaves nothing in it.
+
+    Raises
+    ------
+    OutputError
+        A file cannot be written, two have one name, or the folder holds files that are not a delivery's.
+    """
+    paths = [file.path for file in plan.files if file.path != STDOUT] + [path for path in others if path is not None]
+    _check_names(paths)
+    makes_folder = plan.is_folder and not plan.place.exists()
+    if makes_folder:
         if not plan.place.parent.is_dir():
             raise OutputError(f"{plan.place}: folder {plan.place.parent} does not exist; make it first")
         plan.place.mkdir()
-    paths = [file.path for file in plan.files if file.path != STDOUT] + [path for path in others if path is not None]
-    twice = [path for number, path in enumerate(paths) if path in paths[:number]]
-    if twice:
-        raise OutputError(f"{twice[0]}: two outputs have this name; give them others")
+    try:
+        for path in paths:
+            check_writable(path, inputs=inputs)
+        if plan.is_folder:
+            _check_companions(plan.place)
+        yield
+    except BaseException:
+        if makes_folder:
+            with contextlib.suppress(OSError):  # something is in it
+                plan.place.rmdir()
+        raise
+
+
+def _check_names(paths: Sequence[Path]) -> None:
+    """Raise OutputError where two files have one name, or would have on a disk that does not tell a from A."""
+    seen: dict[str, Path] = {}
     for path in paths:
-        check_writable(path, inputs=inputs)
+        other = seen.setdefault(str(path).casefold(), path)
+        if other is path:
+            continue
+        if other == path:
+            raise OutputError(f"{path}: two outputs have this name; give them others")
+        raise OutputError(
+            f"{path}: differs from {other.name} in upper and lower case alone, and not every disk tells these apart; "
+            "ask for one at a time"
+        )
+
+
+def _check_companions(folder: Path) -> None:
+    """Raise OutputError where something else than a delivery of tracks lies in the place of what goes with one."""
+    found = [folder / name for name in COMPANIONS if (folder / name).exists()]
+    if found and manifest_in(folder) is None:
+        raise OutputError(f"{found[0]}: was not written by candi, and would be replaced; give another folder with -o")
+
+
+def manifest_in(folder: Path) -> dict[str, Any] | None:
+    """Return the manifest of the delivery that a folder holds, None where it holds none."""
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        named = [entry["path"] for entry in manifest["files"]]
+        candi = manifest["versions"]["candi"]
+    except (OSError, ValueError, LookupError, TypeError):
+        return None
+    return manifest if isinstance(candi, str) and all(isinstance(path, str) for path in named) else None

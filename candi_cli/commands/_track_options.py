@@ -1,5 +1,6 @@
 """The options of the commands that write tracks, each declared once: what is predicted, shown, and how it is run."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
 KINDS = ("counts", "signal", "peaks")
 FORMATS = ("bigwig", "bedgraph", "narrowpeak", "hdf5")
+MOST_WINDOWS = 4096  # at a time: some GB of memory
 
 
 def _parse_asked(text: str) -> "Asked":
@@ -23,12 +25,31 @@ def _parse_asked(text: str) -> "Asked":
     return parse_asked(text)
 
 
+class _Share(click.FloatRange):
+    """A share, above 0 and at most 1; FloatRange alone lets NaN pass.
+
+    Parameters
+    ----------
+    below_one : 1 is none, nor what a quantile cannot tell from it
+    """
+
+    def __init__(self, *, below_one: bool) -> None:
+        super().__init__(0, 1, min_open=True, max_open=below_one)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Parse a number."""
+        share = float(super().convert(value, param, ctx))
+        if math.isnan(share) or (self.max_open and (1 + share) / 2 == 1):
+            self.fail(f"{value} is not in the range {self._describe_range()}", param, ctx)
+        return share
+
+
 _OPTIONS = (
     options.reads,
     options.sheet,
     click.option(
-        "-o", "--output", type=options.PATH, metavar="OUT",
-        help="A file, named by its format (OUT.bw), a folder, or - for bedGraph on stdout.",
+        "-o", "--output", type=options.TYPED_PATH, metavar="OUT",
+        help="A file, named by its format (OUT.bw), a folder (OUT/), or - for bedGraph on stdout.",
     ),
     click.option(
         "-O", "--output-fmt", "formats", type=click.Choice(FORMATS), multiple=True,
@@ -40,14 +61,14 @@ _OPTIONS = (
         help="Expected reads per bin, -log10 p, or peak probability; repeatable.  [default: counts, else signal]",
     ),
     click.option(
-        "--interval", type=click.FloatRange(0, 1, min_open=True, max_open=True), metavar="P",
+        "--interval", type=_Share(below_one=True), metavar="P",
         help="Also the bounds of the central interval that holds a share P of the predicted distribution.",
     ),
     click.option("--sd", is_flag=True, help="Also the standard deviation of the predicted distribution."),
     click.option("--cv", is_flag=True, help="Also its coefficient of variation, sd / mean."),
     click.option("--nb", is_flag=True, help="Also n and p of the negative binomial of counts (scipy's convention)."),
     click.option(
-        "--threshold", type=click.FloatRange(0, 1, min_open=True), default=0.5, show_default=True,
+        "--threshold", type=_Share(below_one=False), show_default="0.5",
         help="Least probability of a bin in a narrowPeak call.",
     ),
     click.option(
@@ -68,7 +89,7 @@ _OPTIONS = (
     click.option("--dry-run", is_flag=True, help="Print what would be done, and what it needs; write nothing."),
     click.option("--provenance", type=options.PATH, metavar="JSON", help="Write what the tracks were made from."),
     click.option(
-        "--batch-size", type=click.IntRange(1), show_default="32, on a GPU as many as fit up to 256",
+        "--batch-size", type=click.IntRange(1, MOST_WINDOWS), show_default="32, on a GPU as many as fit up to 256",
         help="Windows computed at a time.",
     ),
     options.threads,
@@ -79,11 +100,17 @@ _OPTIONS = (
 
 @dataclass(frozen=True)
 class TrackOptions:
-    """What the command line asked for, in the terms of the options."""
+    """What the command line asked for, in the terms of the options.
+
+    Attributes
+    ----------
+    into_folder : the output was named as a folder is, with a slash at its end
+    """
 
     reads: tuple[Path, ...]
     sheet: Path | None
     output: Path
+    into_folder: bool
     formats: tuple[str, ...]
     model: Path | None
     kinds: tuple[str, ...]
@@ -91,7 +118,7 @@ class TrackOptions:
     sd: bool
     cv: bool
     nb: bool
-    threshold: float
+    threshold: float | None
     digits: int
     latent: Path | None
     asked: "tuple[Asked, ...]"
@@ -111,13 +138,16 @@ class TrackOptions:
         """Return the options of a command; raise RequestError where they contradict each other."""
         if values["output"] is None:
             raise click.UsageError("Missing option '-o' / '--output'.")
-        found = cls(**{field.name: values[field.name] for field in fields(cls)})
+        given = values | {"output": Path(values["output"]), "into_folder": values["output"].endswith("/")}
+        found = cls(**{field.name: given[field.name] for field in fields(cls)})
         if (found.interval or found.sd or found.cv) and set(found.kinds) == {"peaks"}:
             raise RequestError("--interval, --sd, --cv: peaks are a probability, which has none; add --track signal")
         if found.nb and found.kinds and "counts" not in found.kinds:
             raise RequestError("--nb: is of counts; add --track counts")
         if len(set(found.formats)) < len(found.formats) or len(set(found.kinds)) < len(found.kinds):
             raise RequestError("-O, --track: one is given twice; give each once")
+        if found.resume and found.output == Path("-"):
+            raise RequestError("--resume: what goes to stdout leaves nothing to go on from; give a file with -o")
         return found
 
 

@@ -7,9 +7,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from candi_cli.commands._absent_tracks import absent_of
 from candi_cli.commands._console import console
 from candi_cli.commands._experiments import Inputs
-from candi_cli.commands._track_files import Target
+from candi_cli.commands._track_files import Target, Track
 from candi_cli.contigs import shorten
 from candi_cli.covariates import CONTROL, Covariates
 from candi_cli.errors import GenomeError, ModelError, RequestError
@@ -28,13 +29,13 @@ def default_model() -> Path:
     return Path(__file__).parents[1] / "models" / "default.safetensors"
 
 
-def check_model(model: Loaded, inputs: Inputs, targets: Sequence[Target], kinds: Sequence[str]) -> None:
-    """Check that a model can do what is asked, before anything is read.
+def check_model(model: Loaded, inputs: Inputs, targets: Sequence[Target]) -> None:
+    """Check that a model can read what is given, before it is read.
 
     Raises
     ------
     ModelError
-        It does not know an assay, never learned the output, or was trained under another counting rule.
+        It does not know an assay, or was trained under another counting rule.
     """
     card = model.card
     reads_signal = model.config.input == "signal"
@@ -46,22 +47,44 @@ def check_model(model: Loaded, inputs: Inputs, targets: Sequence[Target], kinds:
     unknown = [assay for _, assay in (*targets, *inputs.targets) if assay not in card.assays]
     if unknown:
         raise ModelError(f"{model.path}: does not know {unknown[0]}, only {', '.join(card.assays)}; use another model")
-    for _, assay in targets:
-        lacking = [kind for kind in kinds if kind not in card.assays[assay].outputs]
-        if lacking:
-            outputs = ", ".join(card.assays[assay].outputs)
-            raise ModelError(
-                f"{model.path}: never learned {lacking[0]} of {assay}, only {outputs}; use another --track"
-            )
 
 
-def check_asked(model: Loaded, several: Sequence[Asked]) -> None:
-    """Raise RequestError where covariates are asked for an assay that the model does not know."""
+def never_learned(
+    model: Loaded, targets: Sequence[Target], kinds: Sequence[str], *, named: bool, formats: Sequence[str] = ()
+) -> set[Track]:
+    """Return the tracks that are asked for and a model never learned, and tell that they are left out.
+
+    Parameters
+    ----------
+    named : the assays were asked for by their names
+    formats : what must show something
+
+    Raises
+    ------
+    ModelError
+        A track was asked for by the name of its assay and its own alone, or nothing is left to write.
+    """
+    outputs = {assay: model.card.assays[assay].outputs for _, assay in targets}
+    absent = absent_of(outputs, kinds, named=named, formats=formats)
+    if absent.refused:
+        assay, kind = absent.refused
+        raise ModelError(
+            f"{model.path}: never learned {kind} of {assay}, only {', '.join(outputs[assay])}; use another --track"
+        )
+    absent.warn("the model never learned")
+    return absent.tracks
+
+
+def check_asked(model: Loaded, several: Sequence[Asked], targets: Sequence[Target]) -> None:
+    """Raise RequestError where covariates are asked for an assay that the model does not know; warn where for none."""
+    written = {assay for _, assay in targets}
     for asked in several:
         if asked.assay not in (None, *model.card.assays):
             raise RequestError(
                 f"--as {asked.assay}: the model knows no such assay, only {', '.join(model.card.assays)}; name one"
             )
+        if asked.assay not in (None, *written):
+            console.warn(f"--as {asked.assay}: no track of it is written, only of {shorten(sorted(written))}")
 
 
 def measured(store: Store, biosample: str, layer: str) -> list[Region]:

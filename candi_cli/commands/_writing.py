@@ -9,7 +9,7 @@ from candi_cli.commands._console import console
 from candi_cli.commands._output import replacing
 from candi_cli.commands._track_files import STDOUT, FilePlan
 from candi_cli.commands._track_options import TrackOptions
-from candi_cli.export.files import TrackFile
+from candi_cli.export.files import PEAK_THRESHOLD, TrackFile
 from candi_cli.export.pool import writing
 from candi_cli.export.source import Source
 
@@ -46,7 +46,7 @@ def _track_files(plan: FilePlan, options: TrackOptions, stack: ExitStack) -> lis
         files.append(
             TrackFile(
                 path, file.path, file.format, biosample, assay, file.quantity,
-                options.digits, options.threshold, command_line(threads=False),
+                options.digits, options.threshold or PEAK_THRESHOLD, command_line(threads=False),
             )
         )  # fmt: skip
     return files

@@ -20,4 +20,4 @@ def command(**values: Any) -> None:
     options = TrackOptions.of(values)
     from candi_cli.commands._prediction import predict_tracks
 
-    predict_tracks(options, lambda _model, inputs: inputs.targets)
+    predict_tracks(options, lambda _model, inputs: inputs.targets, named=False)

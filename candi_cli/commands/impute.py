@@ -4,9 +4,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from candi_cli.commands._console import console
 from candi_cli.commands._track_options import TrackOptions, track_options
-from candi_cli.errors import ModelError, RequestError
+from candi_cli.errors import RequestError
 
 if TYPE_CHECKING:
     from candi_cli.commands._experiments import Inputs
@@ -43,29 +42,19 @@ def command(assays: tuple[str, ...], merge: bool, **values: Any) -> None:
         return
     if not names:
         raise click.UsageError("Missing option '--assay': NAME[,NAME] or all.")
+    if "all" in names and len(names) > 1:
+        raise RequestError("--assay: all is every assay; give it alone")
     from candi_cli.commands._prediction import predict_tracks
-    from candi_cli.commands._track_files import kinds_asked
 
     def choose(model: "Loaded", inputs: "Inputs") -> list[tuple[str, str]]:
         known = tuple(model.card.assays)
-        if "all" in names and len(names) > 1:
-            raise RequestError("--assay: all is every assay; give it alone")
-        wanted = _all_with(kinds_asked(chosen), model) if names == ("all",) else names
+        wanted = known if names == ("all",) else names
         unknown = [name for name in wanted if name not in known]
         if unknown:
-            raise ModelError(
-                f"{model.path}: does not know {unknown[0]}, only {', '.join(known)}; give one of them with --assay"
+            raise RequestError(
+                f"--assay {unknown[0]}: {model.path} does not know it, only {', '.join(known)}; give one of them"
             )
         biosamples = dict.fromkeys(biosample for biosample, _ in inputs.targets)
         return [(biosample, assay) for biosample in biosamples for assay in wanted]
 
-    predict_tracks(chosen, choose)
-
-
-def _all_with(kinds: tuple[str, ...], model: "Loaded") -> tuple[str, ...]:
-    """Return the assays of a model that have all kinds of tracks, and tell which have not."""
-    having = {assay: set(kinds) <= set(card.outputs) for assay, card in model.card.assays.items()}
-    without = [assay for assay, has in having.items() if not has]
-    if without:
-        console.warn(f"the model never learned {' and '.join(kinds)} of {', '.join(without)}: left out")
-    return tuple(assay for assay, has in having.items() if has) or tuple(having)
+    predict_tracks(chosen, choose, named=names != ("all",))

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -160,8 +159,3 @@ def read_track(
     found = fits.get("levels", {}).get(kind)
     levels = Levels.from_json(kind, found) if found else None
     return JudgedTrack(*key, pool, kind, grid, observed.read(*key, kind, grid), parameters, levels)
-
-
-def kinds_of(track: dict[str, Any]) -> list[str]:
-    """Return the kinds of tracks whose distributions a described track holds."""
-    return [kind for kind in KINDS if set(PARAMETERS[kind]) <= set(track["parameters"])]

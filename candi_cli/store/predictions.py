@@ -275,6 +275,11 @@ def parameters_of(kinds: Sequence[str]) -> list[str]:
     return [name for kind, names in PARAMETERS.items() if kind in kinds for name in names]
 
 
+def kinds_of(parameters: Sequence[str]) -> list[str]:
+    """Return the kinds of tracks that can be made from some parameters."""
+    return [kind for kind, names in PARAMETERS.items() if set(names) <= set(parameters)]
+
+
 def is_predictions(path: Path) -> bool:
     """Return whether an HDF5 file says that it holds predictions."""
     return says_it_is(path, FORMAT)
