@@ -54,7 +54,9 @@ def deliver(made: Made, options: TrackOptions, *, store: Store | None) -> None:
     if plan.is_folder:
         former = manifest_in(plan.place)
         delivery = _delivery(made, options, plan.place)
-        picture = draw_picture(made.source, _shown_kind(made), delivery.experiments, interval=options.interval, store=store)
+        picture = draw_picture(
+            made.source, _shown_kind(made), delivery.experiments, interval=options.interval, store=store
+        )
         delivery = replace(delivery, locus=picture.locus)
         write_manifest(delivery)
         if delivery.tracks:  # a hub shows no other files

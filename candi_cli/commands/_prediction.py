@@ -81,7 +81,7 @@ def predict_tracks(options: TrackOptions, choose_targets: Choose, *, named: bool
     absent = never_learned(loaded, targets, asked, named=named, formats=formats_of(options))
     targets = [target for target in targets if any((target[1], kind) not in absent for kind in asked)]
     check_asked(loaded, options.asked, targets)
-    _warn_of_unused(options, inputs)
+    _warn_of_unused(options, inputs, loaded)
     plan = plan_files(options, targets, kinds, absent=absent)
     files = _files_of(inputs, layer)
     batch_size = options.batch_size or (_BATCH_CPU if device.type == "cpu" else _BATCH_GPU)
@@ -98,8 +98,13 @@ def predict_tracks(options: TrackOptions, choose_targets: Choose, *, named: bool
         run.write(store, regions)
 
 
-def _warn_of_unused(options: TrackOptions, inputs: Inputs) -> None:
+def _warn_of_unused(options: TrackOptions, inputs: Inputs, model: Loaded) -> None:
     """Warn of options that are about reads where a store is given, which has its own sheet and genome."""
+    if options.reference is not None and not model.config.reads_sequence:
+        if inputs.store is None:
+            console.log("the model reads no DNA; -T serves for CRAM alone")
+        else:
+            console.warn(f"-T {options.reference}: is not used; the model reads no DNA")
     given = {"--covariates": options.sheet, "-g": options.genome, "--aliases": options.aliases}
     for name, value in given.items():
         if inputs.store is not None and value is not None:

@@ -107,10 +107,7 @@ def open_sequence(
     model: Loaded, store: Store, chroms: Sequence[str], reference: Path | None, stack: ExitStack
 ) -> Fasta | None:
     """Return the DNA that a model reads, None where it reads none or none was given."""
-    if reference is None:
-        return None
-    if not model.config.reads_sequence:
-        console.log("the model reads no DNA; -T serves for CRAM alone")
+    if reference is None or not model.config.reads_sequence:
         return None
     fasta = stack.enter_context(Fasta(reference))
     fasta.name_as(store.chromsizes, source=store.name)
