@@ -255,10 +255,11 @@ class _Run:
             path.unlink()
         if self.options.resume:
             there = f"{len(usable):,} of {counted(len(parts), 'part')}"
-            console.log(f"{there} {'is' if len(usable) == 1 else 'are'} there from a run that was interrupted")
+            console.log(f"{there} are there from a run that was interrupted")
         elif others:
             removed = f"{counted(len(others), 'part')} of a run that was interrupted"
-            console.log(f"{removed}: removed; --resume would go on from there")
+            were = "was" if len(others) == 1 else "were"
+            console.log(f"{removed} {were} removed; --resume would go on from them")
 
     def _check_room(self, folder: PartsFolder, described: Described, spans: dict[str, list[Region]]) -> None:
         """Raise OutputError unless the disk has room for the predictions and the tracks."""
@@ -293,5 +294,4 @@ class _Run:
     def _tell_kept(self, parts: Sequence[Part]) -> None:
         n_kept = sum(part.path.exists() for part in parts)
         if n_kept and self.plan.place != STDOUT:
-            kept = f"{n_kept:,} of {counted(len(parts), 'part')} {'is' if n_kept == 1 else 'are'} kept"
-            console.warn(f"{kept}; give --resume to go on from there")
+            console.warn(f"{n_kept:,} of {counted(len(parts), 'part')} are kept; give --resume to go on from them")
