@@ -190,7 +190,7 @@ def test_an_interrupt_ends_with_130_and_keeps_complete_parts_which_a_run_without
     assert [path.suffix for path in (folder / ".out.bw.parts").iterdir() if path.name != "lock"] == [".h5"]
     anew = candi(*arguments, "-o", output)
     assert anew.code == 0
-    assert "1 parts of a run that was interrupted were removed; --resume would go on from them" in anew.err
+    assert "1 part of a run that was interrupted was removed; --resume would go on from them" in anew.err
     assert computed == ["chr1", "chr2"]
     assert contents(folder) == unbroken
 
@@ -275,7 +275,8 @@ def test_parts_of_another_prediction_are_not_taken(
     reads = tmp_path / BAM.name
     reads.write_bytes(BAM.read_bytes())
     now = [str(reads) if word == str(BAM) else word for word in arguments]
-    before = {"request": [*now, "--as", "depth=9000"], "model": [*now, "-m", str(model_path)], "reads": now}[changed]
+    other = [str(model_path) if name == "-m" else word for name, word in zip(["", *now], now, strict=False)]
+    before = {"request": [*now, "--as", "depth=9000"], "model": other, "reads": now}[changed]
     interrupted("sim1", "chr2")
     assert candi(*before, "-o", folder / "out.bw").code == 130
     if changed == "reads":
@@ -296,7 +297,7 @@ def test_a_run_over_several_biosamples_is_resumed_in_the_middle_of_the_second(
     broken = tmp_path / "broken"
     interrupted("sim2", "chr1")
     assert candi("impute", store_path, *options, "-o", broken).code == 130
-    assert list(broken.iterdir()) == []
+    assert not broken.exists()  # what is kept lies beside it
     ran = candi("impute", store_path, *options, "-o", broken, "--resume")
     assert ran.code == 0
     assert "2 of 4 parts are there" in ran.err
