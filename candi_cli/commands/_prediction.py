@@ -254,8 +254,8 @@ class _Run:
         for path in others:
             path.unlink()
         if self.options.resume:
-            there = f"{len(usable):,} of {counted(len(parts), 'part')}"
-            console.log(f"{there} are there from a run that was interrupted")
+            kept = f"{len(usable):,} of {counted(len(parts), 'part')}"
+            console.log(f"{kept} are there from a run that was interrupted")
         elif others:
             removed = f"{counted(len(others), 'part')} of a run that was interrupted"
             were = "was" if len(others) == 1 else "were"

@@ -94,14 +94,13 @@ def calibration_page(judgement: Judgement, rows: Sequence[Row], judged: Sequence
 
 
 def _calibration_pictures(kind: str, pool: str, here: Sequence[Calibrated]) -> list[Picture]:
-    curves = {f"{each.name}": curve for each in here for curve in each.curves.values()}
+    curves = {each.name: curve for each in here for curve in each.curves.values()}
     known = {name: curve for name, curve in curves.items() if np.isfinite(curve.pit).all()}
     if not known:
         return []
-    expected = {f"{name}: if it were right": curve.expected for name, curve in known.items() if kind == "counts"}
-    shown = {name: curve.coverage for name, curve in known.items()}
-    if len(known) <= 2:
-        shown |= expected
+    shown = _each(known, "coverage")
+    if kind == "counts" and len(known) <= _FEW:
+        shown |= {f"{name}, if it were right": curve.expected for name, curve in known.items()}
     widths = np.diff(PIT_LEVELS)
     return [
         Lines(
