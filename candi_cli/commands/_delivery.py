@@ -14,7 +14,7 @@ from candi_cli.commands._picture import draw_picture
 from candi_cli.commands._track_files import STDOUT, FilePlan, manifest_in
 from candi_cli.commands._track_options import TrackOptions
 from candi_cli.contigs import assembly_of, shorten
-from candi_cli.export.files import BIGWIG, NARROWPEAK
+from candi_cli.export.files import BIGWIG, NARROWPEAK, PEAK_THRESHOLD
 from candi_cli.export.peaks import MAX_GAP_BP, MIN_LENGTH_BP
 from candi_cli.export.source import Source
 from candi_cli.model.device import versions
@@ -131,6 +131,7 @@ def experiments_of(source: Source) -> list[dict[str, Any]]:
         own = track["covariates"] or {}
         asked = _as_over(own.get("span_bp") or max(spans, default=None), track["asked"])
         row = {"biosample": biosample, "assay": assay, "observed": track["observed"]}
+        row["recalibrated"] = bool(track.get("recalibration"))
         rows.append({**row, "covariates": track["covariates"], "asked": asked})
     return rows
 
@@ -143,17 +144,28 @@ def _as_over(span_bp: float | None, asked: dict[str, Any]) -> dict[str, Any]:
 
 
 def _notes(made: Made, options: TrackOptions) -> list[str]:
-    notes = ["Intervals are those of the predicted distribution as the model gives it; it was not recalibrated."]
-    if not options.interval:
-        notes = []
+    notes = [_recalibration(made, options)]
     if any(not track["observed"] for track in made.source.described.tracks.values()):
         notes.append("Imputed tracks are of experiments that nobody has made: they are what the model expects.")
     if any(file.format == NARROWPEAK for file in made.plan.files):
         notes.append(
-            f"Called peaks are runs of bins whose probability is at least {options.threshold:g}; runs at most "
+            f"Called peaks are runs of bins whose probability is at least {options.threshold or PEAK_THRESHOLD:g}; runs at most "
             f"{MAX_GAP_BP} bp apart are joined, and what is then shorter than {MIN_LENGTH_BP} bp is left out."
         )
     if "signal" in made.plan.kinds:
         notes.append("The track of signal is the median of -log10 p: the mean of its arcsinh, taken back.")
     notes.append(f"Values are rounded to {counted(options.digits, 'significant digit')}.")
-    return notes
+    return [note for note in notes if note]
+
+
+def _recalibration(made: Made, options: TrackOptions) -> str:
+    """Return whether the distributions are those of the model, or recalibrated; nothing where nobody would ask."""
+    tracks = made.source.described.tracks
+    n = sum(bool(track.get("recalibration")) for track in tracks.values())
+    if n == len(tracks):
+        return "The predicted distributions are recalibrated by what the model got wrong on data that it had not seen."
+    if n:
+        return f"The distributions of {n} of {len(tracks)} tracks are recalibrated; the others are as the model gives them."
+    if options.interval:
+        return "Intervals are those of the predicted distribution as the model gives it; it was not recalibrated."
+    return ""
