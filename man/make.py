@@ -96,6 +96,39 @@ EXAMPLES: Mapping[str, Mapping[str, str]] = {
             "    --freeze-trunk -o more.safetensors"
         ),
     },
+    "calibrate": {
+        "Judge the model that ships with the package on chr21 of a store, into a folder with a page:": (
+            "candi calibrate store.h5 -r chr21 --genes gencode.gtf.gz \\\n    --enhancers ccre.bed -o calibration"
+        ),
+        "Learn what a model gets wrong on chr20, judge that on chr21, and use it:": (
+            "candi calibrate store.h5 -m model.safetensors --fit -r chr20 \\\n"
+            "    --test chr21 -M recalibrated.safetensors -o calibration\n"
+            "candi denoise sample.bam --covariates meta.tsv \\\n"
+            "    -m recalibrated.safetensors --interval 0.9 -o out.bw"
+        ),
+        "Judge the tracks of another program:": (
+            "candi calibrate --mean mean.bw --sd sd.bw --observed observed.bw \\\n    -r chr21 -o scores.tsv"
+        ),
+    },
+    "cindex": {
+        "Compare the order of bins on chr21, and within promoters and genes:": (
+            "candi cindex store.h5 -r chr21 --genes gencode.gtf.gz > cindex.tsv"
+        ),
+        "Judge saved predictions:": (
+            "candi impute input.h5 --assay all -O hdf5 -r chr21 -o predictions.h5\n"
+            "candi cindex truth.h5 --predictions predictions.h5 -o cindex.json"
+        ),
+    },
+    "evaluate": {
+        "Compare a model with baselines on chr21, into a folder with a page:": (
+            "candi evaluate store.h5 -m model.safetensors -r chr21 \\\n"
+            "    --genes gencode.gtf.gz --enhancers enhancers.bed -o evaluation"
+        ),
+        "Predict the expression of genes from tracks:": (
+            "candi evaluate store.h5 -m model.safetensors --genes gencode.gtf.gz \\\n"
+            "    --expression tpm.tsv -o evaluation"
+        ),
+    },
     "denoise": {
         "Denoise one BAM:": "candi denoise sample.bam --covariates meta.tsv -o out.bw",
         "Denoise chr21 as if it had been sequenced with 50 million reads of 100 bp:": (

@@ -60,7 +60,12 @@ def run(candi, monkeypatch) -> Callable:
     """Run the command in this process, recorded as if it had been typed."""
 
     def run(*options: object, command=COMMAND):
-        arguments = [*command, *map(str, options)]
+        given = [*map(str, options)]
+        plain = list(command)
+        if "-g" in given:  # in the place of the other one
+            at = plain.index("-g")
+            del plain[at : at + 2]
+        arguments = [*plain, *given]
         monkeypatch.setattr(sys, "argv", ["candi", *arguments])
         return candi(*arguments)
 

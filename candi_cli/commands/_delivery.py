@@ -149,8 +149,8 @@ def _notes(made: Made, options: TrackOptions) -> list[str]:
         notes.append("Imputed tracks are of experiments that nobody has made: they are what the model expects.")
     if any(file.format == NARROWPEAK for file in made.plan.files):
         notes.append(
-            f"Called peaks are runs of bins whose probability is at least {options.threshold or PEAK_THRESHOLD:g}; runs at most "
-            f"{MAX_GAP_BP} bp apart are joined, and what is then shorter than {MIN_LENGTH_BP} bp is left out."
+            f"Called peaks are runs of bins of probability {options.threshold or PEAK_THRESHOLD:g} or more; runs "
+            f"at most {MAX_GAP_BP} bp apart are joined, and what is then shorter than {MIN_LENGTH_BP} bp is left out."
         )
     if "signal" in made.plan.kinds:
         notes.append("The track of signal is the median of -log10 p: the mean of its arcsinh, taken back.")
@@ -165,7 +165,7 @@ def _recalibration(made: Made, options: TrackOptions) -> str:
     if n == len(tracks):
         return "The predicted distributions are recalibrated by what the model got wrong on data that it had not seen."
     if n:
-        return f"The distributions of {n} of {len(tracks)} tracks are recalibrated; the others are as the model gives them."
+        return f"The distributions of {n} of {len(tracks)} tracks are recalibrated; the others are the model's own."
     if options.interval:
         return "Intervals are those of the predicted distribution as the model gives it; it was not recalibrated."
     return ""
