@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from candi_cli.commands._judge_options import JudgeOptions
 from candi_cli.contigs import NameMatcher
-from candi_cli.errors import GenomeError
+from candi_cli.errors import GenomeError, TrackError
 from candi_cli.genome import Chromsizes
 from candi_cli.io.bed import read_intervals
 from candi_cli.io.genes import Genes, read_genes
@@ -74,13 +74,25 @@ def _read_bed(path: Path, chromsizes: Chromsizes) -> Intervals:
     """Return the intervals of the chromosomes that are judged, by their names there."""
     name_of = NameMatcher(chromsizes, source=str(path))
     found: dict[str, NDArray[np.int64]] = {}
-    for name, spans in read_intervals(path).items():
+    intervals = read_intervals(path)
+    if not intervals:
+        raise TrackError(f"{path}: holds no interval; give one that does, or leave it out")
+    for name, spans in intervals.items():
         chrom = name_of(name)
         if chrom is not None:
+            _check_within(path, name, int(spans[:, 1].max()), chromsizes[chrom])
             found[chrom] = spans
     if not found:
         raise GenomeError(f"{path}: shares no chromosome with what is judged; use the same genome build for both")
     return found
+
+
+def _check_within(path: Path, chrom: str, end: int, length: int) -> None:
+    if end > length:
+        raise GenomeError(
+            f"{path}: an interval ends at {chrom}:{end:,}, but {chrom} has {length:,} bp; use the same genome build "
+            "for both"
+        )
 
 
 def _named_as(genes: Genes, chromsizes: Chromsizes, path: Path) -> Genes:

@@ -18,6 +18,7 @@ from candi_cli.commands._recalibration import Collected, recalibrated
 from candi_cli.commands._score_pages import Calibrated, calibration_page
 from candi_cli.commands._scores_output import check_scores_output, deliver_scores
 from candi_cli.errors import RequestError
+from candi_cli.evaluation.recalibration import LEAST_BINS
 from candi_cli.genome import parse_regions
 from candi_cli.judging.calibration import MODEL_AFTER, calibration
 from candi_cli.judging.table import Row
@@ -59,8 +60,10 @@ def fit_and_judge(options: JudgeOptions, *, fit: bool, test_regions: Sequence[st
         raise RequestError("--fit: changes a model; give STORE and -m, not tracks or --predictions")
     if new_model.suffix != ".safetensors":
         raise RequestError(f"-M {new_model}: a model file ends in .safetensors; name it so")
-    check_writable(new_model, inputs=files_read(options))
+    check_writable(new_model, inputs=files_read(options), option="-M")
     check_scores_output(options.output, inputs=files_read(options))
+    if options.output is not None and options.output.resolve() in (new_model.resolve(), *new_model.resolve().parents):
+        raise RequestError(f"-M {new_model}: lies where -o is written; give another place")
     with ExitStack() as stack:
         judgement = Judgement(options, stack)
         _check_apart(options.regions, test_regions, judgement)
@@ -70,6 +73,12 @@ def fit_and_judge(options: JudgeOptions, *, fit: bool, test_regions: Sequence[st
             console.log(f"fit to {each.track.name}: {np.count_nonzero(each.track.known):,} bins")
             collected.add(each.track, annotated.annotation.masks(each.track.grid))
         fits = collected.fits(judgement.note)
+        most = max((fit.n_bins for fit in fits), default=0)
+        if most < LEAST_BINS:
+            raise RequestError(
+                f"--fit: {most} bins of {', '.join(options.regions)} are left to fit on, {LEAST_BINS} are needed; give "
+                "more with -r"
+            )
         rows: list[Row] = []
         judged: list[Calibrated] = []
         for each in judgement.tracks(recalibrated=False, regions=test_regions):

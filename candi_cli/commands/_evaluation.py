@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from candi_cli.commands._annotation import Annotated, read_annotation
 from candi_cli.commands._console import console
-from candi_cli.commands._expression import expression_rows
+from candi_cli.commands._expression import expression_rows, read_expressed
 from candi_cli.commands._judge_options import JudgeOptions
 from candi_cli.commands._judging import Judged, Judgement, files_read
 from candi_cli.commands._score_pages import Agreement, evaluation_page
@@ -44,6 +44,9 @@ def evaluate(options: JudgeOptions, *, partitions: bool, expression: Path | None
     with ExitStack() as stack:
         judgement = Judgement(options, stack)
         annotated = read_annotation(options, judgement.chromsizes)
+        expressed = None
+        if expression is not None and annotated.genes is not None:
+            expressed = read_expressed(judgement, annotated.genes, expression)
         rows: list[Row] = []
         judged: list[Agreement] = []
         for each in judgement.tracks():
@@ -55,8 +58,8 @@ def evaluate(options: JudgeOptions, *, partitions: bool, expression: Path | None
                 judged.append(Agreement.of(track, _errors(track)))
         judgement.note_empty(rows)
         summary = summary_rows(rows, seed=options.seed)
-        if expression is not None and annotated.genes is not None:
-            rows += expression_rows(judgement, annotated.genes, expression)
+        if expressed is not None:
+            rows += expression_rows(judgement, expressed)
         deliver_scores(evaluation_page(judgement, rows, judged, summary), options.output)
 
 

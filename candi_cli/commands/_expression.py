@@ -51,11 +51,26 @@ class Sampled(NamedTuple):
     features: dict[str, Array]
 
 
-def expression_rows(judgement: Judgement, genes: Genes, path: Path) -> list[Row]:
-    """Return how well the expression of genes that no fold shares is predicted from each source of features.
+class Expressed(NamedTuple):
+    """Genes, their expression, and the biosamples that it was measured in.
 
-    Only assays that all of the biosamples have measured count as observed, so that genes have the same features in
-    each of them.
+    Attributes
+    ----------
+    values : shape (K, S), of the genes in the samples of the table
+    column : of each sample in `values`
+    pairs : biosamples, and the stores that they are in
+    assays : that all of them have
+    """
+
+    genes: Genes
+    values: Array
+    column: dict[str, int]
+    pairs: list[tuple[Store, str]]
+    assays: list[str]
+
+
+def read_expressed(judgement: Judgement, genes: Genes, path: Path) -> Expressed:
+    """Return what the expression of genes is predicted in; only assays that all biosamples have count as observed.
 
     Raises
     ------
@@ -78,6 +93,30 @@ def expression_rows(judgement: Judgement, genes: Genes, path: Path) -> list[Row]
     assays = _shared_assays(judgement, pairs)
     if not assays:
         raise RequestError(f"{path}: its biosamples share no assay; give biosamples that have one in common")
+    judged = set[str]()
+    for store, name in pairs:
+        regions = _regions(judgement, store, name)
+        for chrom in dict.fromkeys(region.chrom for region in regions):
+            here = chosen.take(chosen.chrom == chrom)
+            own = [region for region in regions if region.chrom == chrom]
+            judged.update(here.gene_id[_located(here, own, store.rule.resolution).gene].tolist())
+    if len(judged) < LEAST_GENES:
+        raise RequestError(
+            f"{path}: {len(judged):,} of its genes lie in the judged regions, {LEAST_GENES} are needed; "
+            "judge more of the genome with -r"
+        )
+    return Expressed(chosen, values, column, pairs, assays)
+
+
+def expression_rows(judgement: Judgement, expressed: Expressed) -> list[Row]:
+    """Return how well the expression of genes that no fold shares is predicted from each source of features.
+
+    Raises
+    ------
+    RequestError
+        There are too few genes of which all features are known.
+    """
+    chosen, values, column, pairs, assays = expressed
     sampled = [_sample(judgement, store, name, assays, chosen) for store, name in pairs]
     identifiers = np.array([unversioned(gene) for gene in chosen.gene_id.tolist()])
     gene = np.concatenate([identifiers[each.gene] for each in sampled])
@@ -87,11 +126,6 @@ def expression_rows(judgement: Judgement, genes: Genes, path: Path) -> list[Row]
         f"expression: {len(np.unique(gene)):,} genes in {', '.join(dict.fromkeys(biosample.tolist()))}, "
         f"observed assays {', '.join(assays)}"
     )
-    if len(np.unique(gene)) < LEAST_GENES:
-        raise RequestError(
-            f"{path}: {len(np.unique(gene)):,} of its genes lie in the judged regions, {LEAST_GENES} are needed; "
-            "judge more of the genome with -r"
-        )
     found: list[Row] = []
     for source in SOURCES:
         features = np.concatenate([each.features[source] for each in sampled])
@@ -125,14 +159,21 @@ def _shared_assays(judgement: Judgement, pairs: Sequence[tuple[Store, str]]) -> 
     return [assay for assay in model.config.assays if all(assay in each for each in sets)]
 
 
+def _regions(judgement: Judgement, store: Store, biosample: str) -> list[Region]:
+    """Return what is judged of one biosample."""
+    model, wanted = judgement.model, judgement.options.regions
+    assert model is not None
+    here = [text for text in wanted if text.rpartition(":")[0] in store.chromsizes or text in store.chromsizes]
+    return parse_regions(here, store.chromsizes, store.rule.resolution) or measured(
+        store, biosample, model.config.input
+    )
+
+
 def _sample(judgement: Judgement, store: Store, biosample: str, assays: Sequence[str], genes: Genes) -> Sampled:
     """Return the features of the genes of one biosample, chromosome by chromosome."""
     model, computing = judgement.model, judgement.computing
     assert model is not None
-    wanted = judgement.options.regions
-    here = [text for text in wanted if text.rpartition(":")[0] in store.chromsizes or text in store.chromsizes]
-    regions = parse_regions(here, store.chromsizes, store.rule.resolution)
-    regions = regions or measured(store, biosample, model.config.input)
+    regions = _regions(judgement, store, biosample)
     parts: list[tuple[NDArray[np.int64], dict[str, Array]]] = []
     with ExitStack() as stack:
         chroms = sorted({region.chrom for region in regions})

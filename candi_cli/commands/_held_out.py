@@ -47,6 +47,7 @@ def held_out(
     pools: Sequence[str],
     assays: Sequence[str],
     kinds: Sequence[str],
+    dna: bool,
 ) -> Iterator[HeldOut]:
     """Yield what can be judged of a model on a store.
 
@@ -59,6 +60,7 @@ def held_out(
     truth : a store of independent measurements of the same experiments
     assays : to be judged; all that the model knows where there are none
     kinds : of tracks
+    dna : a model that reads DNA is given it
     """
     known = [assay for assay in model.config.assays if not assays or assay in assays]
     for biosample in store.biosamples:
@@ -68,7 +70,7 @@ def held_out(
         observed = Observed(truth or store)
         judged = {assay: _kinds(model, observed, biosample, assay, kinds) for assay in known}
         if IMPUTED in pools:
-            yield from _imputed(model, store, biosample, shown, judged, observed)
+            yield from _imputed(model, store, biosample, shown, judged, observed, dna=dna)
         if DENOISED in pools:
             found = _denoised(model, store, truth, biosample, [assay for assay in shown if assay in known], kinds)
             if found is not None:
@@ -81,13 +83,20 @@ def _kinds(model: Loaded, observed: Observed, biosample: str, assay: str, wanted
 
 
 def _imputed(
-    model: Loaded, store: Store, biosample: str, shown: Sequence[str], judged: dict[str, list[str]], observed: Observed
+    model: Loaded,
+    store: Store,
+    biosample: str,
+    shown: Sequence[str],
+    judged: dict[str, list[str]],
+    observed: Observed,
+    *,
+    dna: bool,
 ) -> Iterator[HeldOut]:
     for assay, kinds in judged.items():
         others = [other for other in shown if other != assay and other in model.config.assays]
         if not kinds:
             continue
-        if not (others or model.config.reads_sequence or model.config.reads_reference):
+        if not (others or (model.config.reads_sequence and dna) or model.config.reads_reference):
             console.warn(f"{biosample}/{assay}: nothing else was measured of {biosample}, so it cannot be imputed")
             continue
         lanes = Lanes(store, biosample, model.config.assays, shown={*others, CONTROL} & set(store.assays(biosample)))
@@ -99,7 +108,11 @@ def _denoised(
 ) -> HeldOut | None:
     if truth is not None:
         observed = Observed(truth)
-        judged = {assay: _kinds(model, observed, biosample, assay, kinds) for assay in assays}
+        judged = {
+            assay: _kinds(model, observed, biosample, assay, kinds)
+            for assay in assays
+            if not _same_reads(store, truth, biosample, assay)
+        }
         lanes = Lanes(store, biosample, model.config.assays)
         inputs = {}
     elif model.config.input == "counts":
@@ -121,6 +134,20 @@ def _denoised(
         return None  # a signal has no halves
     judged = {assay: found for assay, found in judged.items() if found}
     return HeldOut(biosample, DENOISED, judged, lanes, observed, inputs) if judged else None
+
+
+def _same_reads(store: Store, truth: Store, biosample: str, assay: str) -> bool:
+    """Return whether two stores' experiments have the same depth, which is to say the same reads; warn of it."""
+    if biosample not in truth.biosamples or assay not in truth.assays(biosample):
+        return False
+    own, other = (each.experiment(biosample, assay).covariates.depth for each in (store, truth))
+    if own is None or own != other:
+        return False
+    console.warn(
+        f"{biosample}/{assay}: {truth.name} holds the very reads that the model is shown of {store.name}, so denoising "
+        "is not judged by them; give a --truth of other reads, or none"
+    )
+    return True
 
 
 def predict_held_out(

@@ -1,6 +1,6 @@
 """The options of the commands that judge predictions, each declared once: what is judged, where, and by what."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,10 @@ from candi_cli.errors import RequestError
 
 KINDS = ("counts", "signal", "peaks")
 POOLS = ("imputed", "denoised")
+_WIDEST_BIN = 1_000_000  # bp
+_OF_GIVEN = {"interval": "--interval", "scale": "--scale", "resolution": "--resolution"}  # what stores know themselves
+_OF_MODELS = {"model": "-m", "reference": "-T"}
+_CLASSES = frozenset({"genome", "promoter", "gene", "enhancer", "peaks", "all"})
 
 
 def _names(text: str) -> tuple[str, ...]:
@@ -25,6 +29,8 @@ def _named_bed(text: str) -> tuple[str, Path]:
     name, equals, path = text.partition("=")
     if not equals or not name.strip() or not path:
         raise ValueError(f"{text!r} is not NAME=BED")
+    if not name.isprintable():
+        raise ValueError(f"the name in {text!r} is not plain text")
     return name.strip(), Path(path)
 
 
@@ -49,7 +55,8 @@ JUDGE_OPTIONS = (
         help="What the given mean's Gaussian is over: the values of the tracks, or their arcsinh.",
     ),
     click.option(
-        "--resolution", type=click.IntRange(1), default=25, show_default=True, help="bp of a bin of given tracks."
+        "--resolution", type=click.IntRange(1, _WIDEST_BIN), default=25, show_default=True,
+        help="bp of a bin of given tracks.",
     ),
     click.option(
         "--truth", type=options.PATH, metavar="STORE",
@@ -125,6 +132,9 @@ class JudgeOptions:
         """Return the options of a command; raise RequestError where they contradict each other."""
         found = cls(**{field.name: values[field.name] for field in fields(cls)})
         found = cls(**{**found.__dict__, "assays": found.assays or ()})
+        for option, path in found._named_files():
+            if str(path) in ("", "."):
+                raise RequestError(f"{option}: names no file; give one")
         named = {"--sd": found.sd, "--lower": found.lower, "--upper": found.upper, "--observed": found.observed}
         tracks = [name for name, path in named.items() if path is not None]
         if not found.is_given:
@@ -132,20 +142,38 @@ class JudgeOptions:
                 raise RequestError(f"{tracks[0]}: goes with --mean BW; give it, or a STORE")
             if not found.stores:
                 raise RequestError("STORE: nothing to compare with; give a store made by 'candi bin', or --mean BW")
+            for option in _typed(_OF_GIVEN):
+                raise RequestError(f"{option}: is of tracks of --mean, and stores know it themselves; leave it out")
+            found._check_stores()
         else:
             found._check_given()
-        if (
-            found.predictions
-            and found.model is not None
-            and click.get_current_context().get_parameter_source("model") == click.core.ParameterSource.COMMANDLINE
-        ):
-            raise RequestError("--predictions, -m: predictions are judged as they are; leave one of them out")
+        for option in _typed(_OF_MODELS) if found.predictions else ():
+            raise RequestError(f"--predictions, {option}: predictions are judged as they are; leave one of them out")
         names = [name for name, _ in found.beds]
-        reserved = {"genome", "promoter", "gene", "enhancer", "peaks"}
         for name in names:
-            if names.count(name) > 1 or name in reserved:
+            if names.count(name) > 1 or name in _CLASSES or name.startswith("predicted "):
                 raise RequestError(f"--bed {name}: this name is taken; choose another")
         return found
+
+    def _named_files(self) -> list[tuple[str, Path]]:
+        """Return each file that is read, and the option that names it."""
+        several = [("STORE", path) for path in self.stores] + [("--predictions", path) for path in self.predictions]
+        single = {
+            "-m": self.model, "--truth": self.truth, "--mean": self.mean, "--sd": self.sd, "--lower": self.lower,
+            "--upper": self.upper, "--observed": self.observed, "--genes": self.genes, "--enhancers": self.enhancers,
+            "--blacklist": self.blacklist, "-T": self.reference,
+        }  # fmt: skip
+        return several + [(option, path) for option, path in single.items() if path is not None]
+
+    def _check_stores(self) -> None:
+        for option, paths in (("STORE", self.stores), ("--predictions", self.predictions)):
+            for path in _repeated(paths):
+                raise RequestError(f"{option} {path}: is given twice; leave one of them out")
+        if self.truth is not None and _repeated([*self.stores, self.truth]):
+            raise RequestError(
+                f"--truth {self.truth}: is the STORE itself, whose reads the model is shown; leave it out to be judged "
+                "by the other half of the reads, or give a store of other reads"
+            )
 
     def _check_given(self) -> None:
         if self.observed is None:
@@ -154,6 +182,8 @@ class JudgeOptions:
             raise RequestError("--mean: tracks are judged alone; leave out STORE, --predictions and --truth")
         if self.pools or self.assays:
             raise RequestError("--mean: is one track of which no more is known; leave out --pool and --assay")
+        for option in _typed(_OF_MODELS):
+            raise RequestError(f"--mean, {option}: tracks are judged as they are; leave one of them out")
         bounds = (self.lower is not None, self.upper is not None, self.interval is not None)
         if any(bounds) and not all(bounds):
             raise RequestError("--lower, --upper, --interval: go together; give all three")
@@ -163,6 +193,26 @@ class JudgeOptions:
             raise RequestError("--sd, --lower: the spread is given twice; give --sd or the interval")
         if len(self.kinds) > 1 or "peaks" in self.kinds:
             raise RequestError("--track: a given track is of signal or of counts; give one of these")
+        if self.scale == "arcsinh" and "counts" in self.kinds:
+            raise RequestError("--scale arcsinh: is of signal, and counts are judged as they are; leave it out")
+        tracks = [path for path in (self.mean, self.sd, self.lower, self.upper, self.observed) if path is not None]
+        for path in _repeated(tracks):
+            raise RequestError(f"{path}: is given as two different tracks; give the file of each")
+
+
+def _typed(options: Mapping[str, str]) -> list[str]:
+    """Return which of some options, by the names of their parameters, were given on the command line."""
+    source = click.get_current_context(silent=True)
+    if source is None:
+        return []
+    typed = click.core.ParameterSource.COMMANDLINE
+    return [option for name, option in options.items() if source.get_parameter_source(name) == typed]
+
+
+def _repeated(paths: Sequence[Path]) -> list[Path]:
+    """Return the files that an earlier path of some also leads to."""
+    found = [path for path in paths if path.exists()]
+    return [path for at, path in enumerate(found) if any(path.samefile(other) for other in found[:at])]
 
 
 def judge_options(*more: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:

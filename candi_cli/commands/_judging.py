@@ -15,6 +15,7 @@ from candi_cli.commands._held_out import HeldOut, held_out, predict_held_out, tr
 from candi_cli.commands._judge_options import KINDS, POOLS, JudgeOptions
 from candi_cli.commands._tracks import default_model, measured, open_sequence
 from candi_cli.contigs import shorten
+from candi_cli.covariates import CONTROL
 from candi_cli.errors import ModelError, RequestError, StoreError
 from candi_cli.genome import Chromsizes, Region, parse_region, parse_regions
 from candi_cli.judging.given import Given, GivenTracks
@@ -93,10 +94,22 @@ class Judgement:
                         f"{other.name}: {chrom} is {length:,} bp, but {self.stores[0].chromsizes[chrom]:,} bp in "
                         f"{self.stores[0].name}; judge stores of one genome build"
                     )
+        self._check_once()
         if self.options.predictions:
             self._open_predictions()
         else:
             self._open_model()
+
+    def _check_once(self) -> None:
+        """Raise StoreError where two stores hold the same experiment, which would count twice."""
+        seen: dict[tuple[str, str], Store] = {}
+        for store in self.stores:
+            for key in [(name, assay) for name in store.biosamples for assay in store.assays(name)]:
+                if key in seen:
+                    raise StoreError(
+                        f"{store.name}: {'/'.join(key)} is in {seen[key].name} too; give each experiment once"
+                    )
+                seen[key] = store
 
     @property
     def chromsizes(self) -> Chromsizes:
@@ -104,6 +117,10 @@ class Judgement:
         if self.options.is_given:
             return self._given.chromsizes
         return {chrom: length for store in self.stores[::-1] for chrom, length in store.chromsizes.items()}
+
+    @property
+    def _truth_names(self) -> str:
+        return self.truth.name if self.truth is not None else ", ".join(store.name for store in self.stores)
 
     @property
     def _store_names(self) -> str:
@@ -137,9 +154,14 @@ class Judgement:
             console.warn(line)
 
     def note_empty(self, rows: Sequence[Row]) -> None:
-        """Note classes of bins that hold no judged bin of any track."""
+        """Note classes of bins that hold no judged bin of any track; raise RequestError where there is none at all."""
+        filled = {row.region for row in rows if row.n}
+        if rows and not filled:
+            raise RequestError(
+                f"{self.subject}: no bin is left to judge; give other regions with -r, or another --blacklist"
+            )
         for region in dict.fromkeys(row.region for row in rows):
-            if not any(row.n for row in rows if row.region == region):
+            if region not in filled:
                 self.note(f"{region}: no judged bin is in it; its scores are NA")
 
     def grid(self, regions: Sequence[Region]) -> Grid:
@@ -180,6 +202,11 @@ class Judgement:
                     f"{store.rule}; use another model, or rebuild the store with 'candi bin "
                     f"{model.card.counting.options()}'"
                 )
+        if not any(_holds(store, model.config.input) for store in self.stores):
+            raise ModelError(
+                f"{self.stores[0].name}: holds no {model.config.input}, which {model.path} reads; give a store that "
+                "does, or another model with -m"
+            )
         self._check_assays(list(model.card.assays), f"{model.path}")
         self.model, self.subject = model, f"{model.path.name} on {self._store_names}"
         self.facts["model"] = {
@@ -216,16 +243,17 @@ class Judgement:
 
     def _predicted(self, wanted: Sequence[str]) -> Iterator[Judged]:
         """Yield the tracks of saved predictions that the stores have a truth of."""
-        found = False
+        found = of_own_reads = False
         for file in self._files:
             regions = parse_regions(wanted, file.described.chromsizes, self.resolution)
             for key, described in file.described.tracks.items():
                 store = next((each for each in self.stores if Observed(each).kinds(*key)), None)
                 observed = Observed(self.truth) if self.truth is not None else Observed(store) if store else None
                 pool = DENOISED if described["observed"] else IMPUTED
-                if observed is None or pool not in self._pools or not self._asked(key[1]):
+                if observed is None or pool not in self._pools or not self._asked(key[1]) or not observed.kinds(*key):
                     continue
                 if pool == DENOISED and self._is_own_input(file, key, observed.store):
+                    of_own_reads = True
                     self.note(
                         f"{file.path.name}: {key[0]}/{key[1]} was made from the reads of {observed.store.name}, so "
                         "it is not judged; give a --truth of other reads"
@@ -237,9 +265,14 @@ class Judgement:
                         found = True
                         track = read_track(file, observed, key, kind, pool, grid)
                         yield Judged(track, self.stores, store)
+        if not found and of_own_reads:
+            raise RequestError(
+                "--predictions: were all made from the very reads that they are compared with; give a --truth of other "
+                "reads, or a STORE and -m to judge by halves of the reads"
+            )
         if not found:
             raise RequestError(
-                f"--predictions: hold no track that {', '.join(store.name for store in self.stores)} has a truth of in "
+                f"--predictions: hold no track that {self._truth_names} has a truth of in "
                 "the regions asked for; give the store of the experiments that were predicted"
             )
 
@@ -261,9 +294,11 @@ class Judgement:
             (held, store, regions or measured(store, held.biosample, model.config.input))
             for store, regions in self._stores_with(wanted)
             for held in held_out(
-                model, store, self.truth, pools=self._pools, assays=self.options.assays, kinds=self._kinds
+                model, store, self.truth, pools=self._pools, assays=self.options.assays, kinds=self._kinds,
+                dna=self.options.reference is not None,
             )
-        ]
+        ]  # fmt: skip
+        plan = [(held, store, regions) for held, store, regions in plan if regions]
         n_bins = sum(self.grid(regions).n_bins for _, _, regions in plan)
         with console.progress("predictions of what is held out", n_bins, "bins") as advance:
             for held, store, regions in plan:
@@ -314,6 +349,15 @@ class Judgement:
                     key = (held.biosample, assay)
                     track = read_track(file, held.observed, key, kind, held.pool, grid)
                     yield Judged(track, self.stores, store, held.inputs.get(assay))
+
+
+def _holds(store: Store, layer: str) -> bool:
+    return any(
+        layer in store.experiment(biosample, assay).layers
+        for biosample in store.biosamples
+        for assay in store.assays(biosample)
+        if assay != CONTROL
+    )
 
 
 def files_read(options: JudgeOptions) -> list[Path | None]:

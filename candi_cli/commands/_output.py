@@ -14,44 +14,45 @@ _UMASK = os.umask(0)
 os.umask(_UMASK)
 
 
-def check_writable(path: Path, *, inputs: Iterable[Path | None] = ()) -> None:
+def check_writable(path: Path, *, inputs: Iterable[Path | None] = (), option: str = "-o") -> None:
     """Raise OutputError unless a file can be made at `path`; call it before the work that fills it.
 
     Parameters
     ----------
     inputs : files that are read; writing onto one of them would destroy it
+    option : that names the output
     """
     if path == Path("-"):
-        raise OutputError("-: this output cannot be written to a pipe; give a file name with -o")
-    _check_name(path)
+        raise OutputError(f"-: this output cannot be written to a pipe; give a file name with {option}")
+    _check_name(path, option)
     for read in inputs:
         if read is not None and path.exists() and read.exists() and path.samefile(read):
-            raise OutputError(f"{path}: is an input too ({read}); give another -o")
+            raise OutputError(f"{path}: is an input too ({read}); give another {option}")
     folder = path.parent
     if not folder.exists():
         raise OutputError(f"{path}: folder {folder} does not exist; make it first")
     if not folder.is_dir():
-        raise OutputError(f"{path}: {folder} is not a folder; give another -o")
+        raise OutputError(f"{path}: {folder} is not a folder; give another {option}")
     if path.is_dir():
-        raise OutputError(f"{path}: is a folder; give a file name with -o")
+        raise OutputError(f"{path}: is a folder; give a file name with {option}")
     if path.exists() and not path.is_file():
-        raise OutputError(f"{path}: is not a regular file, so it cannot be replaced; give a file name with -o")
+        raise OutputError(f"{path}: is not a regular file, so it cannot be replaced; give a file name with {option}")
     probe = _temporary(path)
     try:
         probe.touch()
         probe.unlink()
     except OSError as error:
-        raise OutputError(f"{path}: cannot be written ({error.strerror}); choose another -o") from error
+        raise OutputError(f"{path}: cannot be written ({error.strerror}); choose another {option}") from error
 
 
-def _check_name(path: Path) -> None:
+def _check_name(path: Path, option: str) -> None:
     """Raise OutputError where a path leads nowhere, or to a name that no library may be given."""
     try:
         str(path.resolve()).encode()
     except UnicodeEncodeError as error:
-        raise OutputError(f"{str(path.resolve())!a}: the name is not UTF-8; give another -o") from error
+        raise OutputError(f"{str(path.resolve())!a}: the name is not UTF-8; give another {option}") from error
     except (RuntimeError, OSError) as error:  # Python says it with the one or the other
-        raise OutputError(f"{path}: is a link that leads to itself; give another -o") from error
+        raise OutputError(f"{path}: is a link that leads to itself; give another {option}") from error
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """Where scores go: TSV on stdout, one file, or a folder with a page."""
 
+import re
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +13,7 @@ from candi_cli.errors import OutputError
 from candi_cli.report.judgement import JudgementReport, to_json, to_tsv, write_report
 
 STDOUT = Path("-")
-_OURS = "scores.json"  # what a folder of scores holds
+_OURS = re.compile(r"scores\.(tsv|json)|index\.html|figures|candi_.*_mqc\.json")  # what a folder of scores holds
 
 
 def check_scores_output(output: Path | None, *, inputs: Sequence[Path | None]) -> None:
@@ -26,8 +27,10 @@ def check_scores_output(output: Path | None, *, inputs: Sequence[Path | None]) -
         return
     if output.exists() and not output.is_dir():
         raise OutputError(f"{output}: is a file; give a folder, or a name that ends in .tsv or .json, with -o")
-    if output.is_dir() and any(output.iterdir()) and not (output / _OURS).exists():
-        raise OutputError(f"{output}: holds other files, which would be lost; give a new folder with -o")
+    if output.is_dir():
+        other = sorted(path.name for path in output.iterdir() if not _OURS.fullmatch(path.name))
+        if other:
+            raise OutputError(f"{output}: holds {other[0]}, which would be lost; give a new folder with -o")
     check_writable(output.absolute().parent / f"{output.name}.probe")
 
 

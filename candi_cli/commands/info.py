@@ -1,6 +1,7 @@
 """`candi info`: what a store, a model or predictions hold, and whether a store is whole."""
 
 import json
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ from candi_cli.errors import StoreError
 
 if TYPE_CHECKING:
     from candi_cli.model import ModelCard
+    from candi_cli.model.recalibration import Recalibration
     from candi_cli.store.predictions import Predictions
 
 
@@ -96,7 +98,26 @@ def _model_text(path: Path, card: "ModelCard") -> str:
         lengths = "-".join(f"{value:.0f}" for value in item.read_length_range) if item.read_length_range else "NA"
         choices = [",".join(names) or "NA" for names in (item.outputs, item.run_types, item.platforms)]
         lines.append("\t".join([assay, choices[0], depths, lengths, *choices[1:]]))
-    return "\n".join(lines)
+    return "\n".join([*lines, *_recalibration_lines(card.recalibration)])
+
+
+def _recalibration_lines(recalibration: "Recalibration | None") -> list[str]:
+    """Return what 'candi calibrate --fit' changed, and what it was fitted on; nothing of a model that it did not."""
+    if recalibration is None:
+        return []
+    lines = [""]
+    for name, fact in recalibration.fitted_on.items():
+        shown = ", ".join(map(str, fact)) if isinstance(fact, list) else str(fact)
+        name, shown = ("".join(each if each.isprintable() else " " for each in text) for text in (name, shown))
+        lines.append(f"recalibrated: {name.replace('_', ' ')}\t{shown}")
+    lines += ["", "assay\tmade\ttrack\tbins\tscale and shift\tscores before -> after"]
+    for fit in recalibration.fits:
+        factors = ", ".join(f"{name} {scale:.3g} {shift:+.3g}" for name, (scale, shift) in fit.parameters.items())
+        scores = ", ".join(
+            f"{name} {score:.3g} -> {fit.after.get(name, math.nan):.3g}" for name, score in fit.before.items()
+        )
+        lines.append("\t".join([fit.assay, fit.pool, fit.kind, str(fit.n_bins), factors, scores or "NA"]))
+    return lines
 
 
 def _predictions_text(predictions: "Predictions") -> str:

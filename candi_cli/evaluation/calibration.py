@@ -37,7 +37,7 @@ def pit_curve(cumulative: Cumulative, levels: ArrayLike = PIT_LEVELS) -> Array:
     total = np.zeros(len(levels))
     for start in range(0, len(at), _CHUNK):
         low, high = below[start : start + _CHUNK], at[start : start + _CHUNK]
-        jump = high <= low
+        jump = high - low < np.finfo(np.float64).tiny  # also where the inverse of the width would overflow
         per_width = 1 / np.where(jump, 1.0, high - low)
         for number, level in enumerate(levels):
             risen = np.clip((level - low) * per_width, 0, 1)

@@ -61,9 +61,12 @@ def read_means(path: Path, chrom: str, length: int, resolution: int) -> BinMeans
         for start in range(0, length, _BINS_AT_ONCE * resolution):
             end = min(start + _BINS_AT_ONCE * resolution, length)
             try:
-                values = np.asarray(track.values(chrom, start, end, numpy=True), dtype=np.float32)
+                with _no_library_messages():
+                    values = np.asarray(track.values(chrom, start, end, numpy=True), dtype=np.float32)
             except RuntimeError as error:
                 raise TrackError(f"{path}: damaged at {chrom}:{start + 1:,}-{end:,}; fetch it again") from error
+            if not len(values):  # of a track without any entry, pyBigWig returns nothing rather than NaN
+                values = np.full(end - start, np.nan, dtype=np.float32)
             pieces.append(_bin_means(values, resolution))
     return BinMeans(np.concatenate([piece.values for piece in pieces]), np.concatenate([p.covered for p in pieces]))
 

@@ -15,6 +15,8 @@ from candi_cli.judging.grid import Grid
 from candi_cli.judging.tracks import GIVEN, JudgedTrack
 
 _LEAST_EXCESS = 1e-6  # of a variance over the mean, relative to the mean: below, counts are as good as Poisson
+_LARGEST_LOG = 16.0  # of means and dispersions, to either side
+_LARGEST_MEAN = float(np.exp(_LARGEST_LOG))  # reads per bin
 _LEAST_MEAN = 1e-6  # reads per bin; a mean of 0 would make any read impossible
 
 
@@ -82,7 +84,10 @@ class Given:
         observed, mean = scaled["observed"], scaled["mean"]
         if self.tracks.kind == "counts":
             self._refuse(grid, observed < 0, "observed", "is negative, which counts are not; give --track signal")
-            self._refuse(grid, observed != np.round(observed), "observed", "is no whole number; give --track signal")
+            whole = (observed == np.round(observed)) | np.isnan(observed)
+            self._refuse(grid, ~whole, "observed", "is no whole number; give --track signal")
+            self._refuse(grid, mean < 0, "mean", "is negative, which expected reads are not; give --track signal")
+            self._refuse(grid, mean > _LARGEST_MEAN, "mean", "is more than any count of reads; give --track signal")
             parameters = negative_binomial_of(mean, sd)
         else:
             parameters = np.stack([mean, sd])
@@ -160,4 +165,4 @@ def negative_binomial_of(mean: NDArray[np.float64], sd: NDArray[np.float64]) -> 
     """
     mean = np.maximum(mean, _LEAST_MEAN)
     excess = np.maximum(np.square(sd) - mean, _LEAST_EXCESS * mean)
-    return np.stack([np.log(mean), np.clip(2 * np.log(mean) - np.log(excess), -16, 16)])
+    return np.stack([np.log(mean), np.clip(2 * np.log(mean) - np.log(excess), -_LARGEST_LOG, _LARGEST_LOG)])
