@@ -88,8 +88,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _leave(code: Any) -> NoReturn:
     """End the process at once."""
-    sys.stdout.flush()
-    sys.stderr.flush()
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None:
+            stream.flush()
     os._exit(code if isinstance(code, int) else 1)
 
 

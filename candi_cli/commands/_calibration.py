@@ -5,8 +5,6 @@ from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-
 from candi_cli import __version__
 from candi_cli.commands import command_line
 from candi_cli.commands._annotation import read_annotation
@@ -21,6 +19,7 @@ from candi_cli.errors import RequestError
 from candi_cli.evaluation.recalibration import LEAST_BINS
 from candi_cli.genome import parse_regions
 from candi_cli.judging.calibration import MODEL_AFTER, calibration
+from candi_cli.judging.classes import GENOME
 from candi_cli.judging.table import Row
 from candi_cli.model import save
 from candi_cli.model.recalibration import Recalibration
@@ -36,8 +35,9 @@ def calibrate(options: JudgeOptions) -> None:
         judged: list[Calibrated] = []
         for each in judgement.tracks():
             track = each.track
-            console.log(f"{track.name}: {np.count_nonzero(track.known):,} bins")
-            found = calibration(track, annotated.annotation.masks(track.grid))
+            masks = annotated.annotation.masks(track.grid)
+            judgement.begin(track, masks[GENOME])
+            found = calibration(track, masks)
             rows += found.rows
             judged.append(Calibrated.of(track, found))
         judgement.note_empty(rows)
@@ -70,8 +70,9 @@ def fit_and_judge(options: JudgeOptions, *, fit: bool, test_regions: Sequence[st
         annotated = read_annotation(options, judgement.chromsizes)
         collected = Collected(seed=options.seed)
         for each in judgement.tracks(recalibrated=False):
-            console.log(f"fit to {each.track.name}: {np.count_nonzero(each.track.known):,} bins")
-            collected.add(each.track, annotated.annotation.masks(each.track.grid))
+            masks = annotated.annotation.masks(each.track.grid)
+            judgement.begin(each.track, masks[GENOME], what="fit to ")
+            collected.add(each.track, masks)
         fits = collected.fits(judgement.note)
         most = max((fit.n_bins for fit in fits), default=0)
         if most < LEAST_BINS:
@@ -84,6 +85,7 @@ def fit_and_judge(options: JudgeOptions, *, fit: bool, test_regions: Sequence[st
         for each in judgement.tracks(recalibrated=False, regions=test_regions):
             before = each.track
             masks = annotated.annotation.masks(before.grid)
+            judgement.begin(before, masks[GENOME])
             found = calibration(before, masks)
             rows += found.rows
             judged.append(Calibrated.of(before, found))

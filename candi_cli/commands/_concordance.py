@@ -4,17 +4,14 @@ import math
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 
-import numpy as np
-
 from candi_cli.commands._annotation import read_annotation
-from candi_cli.commands._console import console
 from candi_cli.commands._judge_options import JudgeOptions
 from candi_cli.commands._judging import Judgement, files_read
 from candi_cli.commands._score_pages import concordance_page
 from candi_cli.commands._scores_output import check_scores_output, deliver_scores
 from candi_cli.errors import RequestError
 from candi_cli.evaluation.concordance import Concordance, gaussian_concordance, negative_binomial_concordance
-from candi_cli.judging.classes import Mask
+from candi_cli.judging.classes import GENOME, Mask
 from candi_cli.judging.table import MODEL, Row
 from candi_cli.judging.tracks import JudgedTrack
 
@@ -34,8 +31,8 @@ def concordance(options: JudgeOptions, *, n_pairs: int | None) -> None:
             track = judged.track
             if track.kind == "peaks":
                 continue
-            console.log(f"{track.name}: {np.count_nonzero(track.known):,} bins")
             masks = annotated.annotation.masks(track.grid)
+            judgement.begin(track, masks[GENOME])
             rows += concordance_rows(track, masks, n_pairs=n_pairs, seed=options.seed)
         judgement.note_empty(rows)
         deliver_scores(concordance_page(judgement, rows), options.output)

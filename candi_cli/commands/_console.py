@@ -36,7 +36,8 @@ class Console:
     def _print(self, line: str) -> None:
         for path, name in self.shown_as.items():
             line = line.replace(path, name)
-        print(f"{self.command}: {line}", file=sys.stderr)
+        if sys.stderr is not None:  # where it is closed, `print` would turn to stdout
+            print(f"{self.command}: {line}", file=sys.stderr)
 
     @contextmanager
     def progress(self, title: str, total: int, unit: str) -> Iterator[Callable[[int, str], None]]:

@@ -8,7 +8,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from candi_cli.commands._annotation import Annotated, read_annotation
-from candi_cli.commands._console import console
 from candi_cli.commands._expression import expression_rows, read_expressed
 from candi_cli.commands._judge_options import JudgeOptions
 from candi_cli.commands._judging import Judged, Judgement, files_read
@@ -51,8 +50,8 @@ def evaluate(options: JudgeOptions, *, partitions: bool, expression: Path | None
         judged: list[Agreement] = []
         for each in judgement.tracks():
             track = each.track
-            console.log(f"{track.name}: {np.count_nonzero(track.known):,} bins")
             masks = annotated.annotation.masks(track.grid)
+            judgement.begin(track, masks[GENOME])
             rows += _rows(each, masks, annotated, judgement, partitions=partitions)
             if track.kind != "peaks":
                 judged.append(Agreement.of(track, _errors(track)))

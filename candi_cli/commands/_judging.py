@@ -7,6 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
+
 from candi_cli import __version__
 from candi_cli.commands import command_line
 from candi_cli.commands._console import console
@@ -73,6 +76,7 @@ class Judgement:
     notes: list[str] = field(default_factory=list)
     model: Loaded | None = None
     _grids: dict[tuple[Any, ...], Grid] = field(default_factory=dict)
+    _n_judged: int = 0
 
     def __post_init__(self) -> None:
         self.facts = {"command": command_line(), "candi": __version__, "seed": self.options.seed}
@@ -153,15 +157,26 @@ class Judgement:
             self.notes.append(line)
             console.warn(line)
 
+    def begin(self, track: JudgedTrack, kept: NDArray[np.bool_], *, what: str = "") -> None:
+        """Tell that a track is judged, and in how many bins.
+
+        Parameters
+        ----------
+        kept : shape (L,), bins that are not excluded
+        what : is done with it
+        """
+        n_bins = int(np.count_nonzero(track.known & kept))
+        self._n_judged += n_bins
+        console.log(f"{what}{track.name}: {n_bins:,} bins")
+
     def note_empty(self, rows: Sequence[Row]) -> None:
         """Note classes of bins that hold no judged bin of any track; raise RequestError where there is none at all."""
-        filled = {row.region for row in rows if row.n}
-        if rows and not filled:
+        if not self._n_judged:
             raise RequestError(
                 f"{self.subject}: no bin is left to judge; give other regions with -r, or another --blacklist"
             )
         for region in dict.fromkeys(row.region for row in rows):
-            if region not in filled:
+            if not any(row.n for row in rows if row.region == region):
                 self.note(f"{region}: no judged bin is in it; its scores are NA")
 
     def grid(self, regions: Sequence[Region]) -> Grid:

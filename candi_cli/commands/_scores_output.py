@@ -2,6 +2,7 @@
 
 import re
 import shutil
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,10 +16,31 @@ from candi_cli.report.judgement import JudgementReport, to_json, to_tsv, write_r
 STDOUT = Path("-")
 _OURS = re.compile(r"scores\.(tsv|json)|index\.html|figures|candi_.*_mqc\.json")  # what a folder of scores holds
 
+_OTHER_FORMATS = frozenset(
+    {
+        ".bed",
+        ".bedgraph",
+        ".bw",
+        ".bigwig",
+        ".csv",
+        ".gz",
+        ".h5",
+        ".hdf5",
+        ".html",
+        ".md",
+        ".pdf",
+        ".png",
+        ".safetensors",
+    }
+    | {".svg", ".txt", ".xls", ".xlsx", ".zip"}
+)
+
 
 def check_scores_output(output: Path | None, *, inputs: Sequence[Path | None]) -> None:
     """Raise OutputError unless the scores can be written; call it before the work."""
     if output is None or output == STDOUT:
+        if sys.stdout is None:
+            raise OutputError("stdout: is closed; give OUT.tsv, OUT.json or a folder with -o")
         return
     if not str(output) or output == Path():
         raise OutputError("-o: names nothing; give OUT.tsv, OUT.json or a folder")
@@ -27,6 +49,10 @@ def check_scores_output(output: Path | None, *, inputs: Sequence[Path | None]) -
         return
     if output.exists() and not output.is_dir():
         raise OutputError(f"{output}: is a file; give a folder, or a name that ends in .tsv or .json, with -o")
+    if not output.exists() and output.suffix.lower() in _OTHER_FORMATS:
+        raise OutputError(
+            f"{output}: scores are not written as {output.suffix}; give OUT.tsv, OUT.json or a folder with -o"
+        )
     if output.is_dir():
         other = sorted(path.name for path in output.iterdir() if not _OURS.fullmatch(path.name))
         if other:
@@ -37,10 +63,15 @@ def check_scores_output(output: Path | None, *, inputs: Sequence[Path | None]) -
 def deliver_scores(report: JudgementReport, output: Path | None) -> None:
     """Write a report where it was asked for."""
     if output is None or output == STDOUT:
-        click.echo(to_tsv(report), nl=False)
+        try:
+            click.echo(to_tsv(report), nl=False)
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise OutputError(f"stdout: cannot be written ({error.strerror}); check the disk") from error
     elif _is_file(output):
         with replacing(output) as temporary:
-            text = to_json(report) if output.suffix == ".json" else to_tsv(report)
+            text = to_json(report) if output.suffix.lower() == ".json" else to_tsv(report)
             temporary.write_text(text, encoding="utf-8")
     else:
         _write_folder(report, output)
@@ -48,7 +79,7 @@ def deliver_scores(report: JudgementReport, output: Path | None) -> None:
 
 
 def _is_file(output: Path) -> bool:
-    return output.suffix in (".tsv", ".json") and not output.is_dir()
+    return output.suffix.lower() in (".tsv", ".json") and not output.is_dir()
 
 
 def _write_folder(report: JudgementReport, output: Path) -> None:

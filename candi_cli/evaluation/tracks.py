@@ -145,7 +145,8 @@ def negative_binomial_sd(log_mean: ArrayLike, log_dispersion: ArrayLike) -> Arra
     log_mean, log_dispersion : natural logs, of reads per bin and of n
     """
     log_mean, log_n = _floats(log_mean, log_dispersion)
-    return np.exp((log_mean + np.logaddexp(0, log_mean - log_n)) / 2)
+    with np.errstate(invalid="ignore"):  # numpy warns of a NaN that it is given here
+        return np.exp((log_mean + np.logaddexp(0, log_mean - log_n)) / 2)
 
 
 def signal_quantiles(levels: ArrayLike, mean: ArrayLike, sd: ArrayLike) -> Array:

@@ -165,3 +165,9 @@ def test_without_observations_there_is_no_score():
     nothing = Cumulative(np.zeros(0), np.zeros(0))
     assert math.isnan(pit_error(nothing))
     assert math.isnan(interval_error(nothing))
+
+
+def test_a_rise_too_small_for_its_inverse_is_a_jump():
+    with np.errstate(all="raise"):
+        curve = pit_curve(Cumulative(np.array([0.0, 0.25]), np.array([5e-324, 0.75])), [0.0, 0.5, 1.0])
+    assert curve == pytest.approx([0.0, (1 + 0.5) / 2, 1.0])
