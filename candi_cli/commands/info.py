@@ -108,16 +108,20 @@ def _recalibration_lines(recalibration: "Recalibration | None") -> list[str]:
     lines = [""]
     for name, fact in recalibration.fitted_on.items():
         shown = ", ".join(map(str, fact)) if isinstance(fact, list) else str(fact)
-        name, shown = ("".join(each if each.isprintable() else " " for each in text) for text in (name, shown))
-        lines.append(f"recalibrated: {name.replace('_', ' ')}\t{shown}")
+        lines.append(f"recalibrated: {_plain(name.replace('_', ' '))}\t{_plain(shown)}")
     lines += ["", "assay\tmade\ttrack\tbins\tscale and shift\tscores before -> after"]
     for fit in recalibration.fits:
         factors = ", ".join(f"{name} {scale:.3g} {shift:+.3g}" for name, (scale, shift) in fit.parameters.items())
         scores = ", ".join(
-            f"{name} {score:.3g} -> {fit.after.get(name, math.nan):.3g}" for name, score in fit.before.items()
+            f"{_plain(name)} {score:.3g} -> {fit.after.get(name, math.nan):.3g}" for name, score in fit.before.items()
         )
-        lines.append("\t".join([fit.assay, fit.pool, fit.kind, str(fit.n_bins), factors, scores or "NA"]))
+        lines.append("\t".join([_plain(fit.assay), fit.pool, fit.kind, str(fit.n_bins), factors, scores or "NA"]))
     return lines
+
+
+def _plain(text: str) -> str:
+    """Return text of a card, which may come from anywhere, without line breaks and control characters."""
+    return "".join(each if each.isprintable() else " " for each in text)
 
 
 def _predictions_text(predictions: "Predictions") -> str:

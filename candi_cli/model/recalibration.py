@@ -16,6 +16,7 @@ from candi_cli.store.predictions import PARAMETERS
 _POOLS = ("denoised", "imputed")
 _MOST_SCALE, _MOST_SHIFT = 1e3, 1e3
 _MOST_FITS = 10_000
+_LARGEST_SCORE = 1e300
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,9 @@ class Fit:
         if not isinstance(values, dict) or set(values) != names:
             raise ValueError("recalibration: a fit lacks a field, or has one that this program does not know")
         kind, pool = values["kind"], values["pool"]
-        if kind not in PARAMETERS or pool not in _POOLS or not isinstance(values["assay"], str):
+        if not all(isinstance(each, str) for each in (kind, pool, values["assay"])):
+            raise ValueError("recalibration: a fit is of no known track")
+        if kind not in PARAMETERS or pool not in _POOLS:
             raise ValueError("recalibration: a fit is of no known track")
         factors = values["parameters"]
         if not isinstance(factors, dict) or set(factors) != set(PARAMETERS[kind]):
@@ -118,7 +121,7 @@ def _factors(values: Any) -> tuple[float, float]:
     if not all(isinstance(each, int | float) and not isinstance(each, bool) for each in values):
         raise ValueError("recalibration: a scale or shift is no number")
     if not (0 < scale <= _MOST_SCALE and abs(shift) <= _MOST_SHIFT):
-        raise ValueError(f"recalibration: a scale of {scale:g} or a shift of {shift:g} is beyond any fit's")
+        raise ValueError("recalibration: a scale or a shift is beyond any fit's")
     return float(scale), float(shift)
 
 
@@ -127,4 +130,6 @@ def _scores(values: Any) -> dict[str, float]:
         isinstance(name, str) and isinstance(value, int | float) for name, value in values.items()
     ):
         raise ValueError("recalibration: scores are no numbers by name")
+    if any(abs(value) > _LARGEST_SCORE for value in values.values()):
+        raise ValueError("recalibration: a score is beyond any fit's")
     return {name: float(value) for name, value in values.items()}

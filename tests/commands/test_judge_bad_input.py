@@ -16,6 +16,7 @@ from candi_cli.counting import CountingRule
 from candi_cli.covariates import Covariates
 from candi_cli.genome import Region
 from candi_cli.model import load
+from candi_cli.model.recalibration import Recalibration
 from candi_cli.store import Store
 from candi_cli.store.predictions import PARAMETERS, Described, PredictionWriter
 
@@ -361,6 +362,34 @@ def test_a_fit_of_a_recalibrated_model_starts_from_the_raw_one_and_info_tells_of
     assert json.loads(candi("info", models[1], "--json").out)["recalibration"]["fitted_on"]["regions"] == [
         "chr1:1-100000"
     ]
+
+
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [
+        (("kind",), ["counts"]),
+        (("kind",), {}),
+        (("pool",), ["imputed"]),
+        (("parameters", "count_log_mean"), [10**400, 0]),
+        (("parameters", "count_log_mean"), [1, "NaN"]),
+        (("before", "crps"), 10**400),
+        (("levels",), [[0.5]]),
+    ],
+)
+def test_a_recalibration_that_no_fit_made(place, value):
+    fit: dict = {
+        "assay": "H3K4me3", "pool": "imputed", "kind": "counts", "levels": None, "n_bins": 500, "note": "",
+        "parameters": {"count_log_mean": [1.0, 0.1], "count_log_dispersion": [1.0, -0.2]},
+        "before": {"crps": 2.0}, "after": {"crps": 1.0},
+    }  # fmt: skip
+    assert Recalibration.from_json({"fits": [fit], "fitted_on": {}}).fits[0].n_bins == 500
+    *path, name = place
+    target = fit
+    for each in path:
+        target = target[each]
+    target[name] = value
+    with pytest.raises(ValueError, match=r"recalibration|levels"):
+        Recalibration.from_json({"fits": [fit], "fitted_on": {}})
 
 
 # ---- expression
