@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.ndimage import gaussian_filter1d
 from scipy.optimize import minimize
-from scipy.special import digamma
+from scipy.special import digamma, expit
 from scipy.stats import rankdata
 
 from candi_cli.evaluation.distributions import negative_binomial_log_pmf
@@ -127,6 +127,33 @@ def fit_scaled_track(counts: ArrayLike, track: ArrayLike, log_ratio: ArrayLike =
     return ScaledTrack(float(np.exp(log_pseudo_count)), log_dispersion)
 
 
+def fit_matched_track(counts: ArrayLike, track: ArrayLike) -> tuple[ScaledTrack, float]:
+    """Fit pseudo-count, dispersion and scale of a track, by maximum likelihood among those of the counts' total.
+
+    With a scale that is given, as in `fit_scaled_track`, a pseudo-count adds reads to those that were there.
+
+    Parameters
+    ----------
+    counts : shape (K,), training counts of bins; track : shape (K,), >= 0 and not all 0, what predicts them
+
+    Returns
+    -------
+    the track, and the log_ratio that it takes
+    """
+    (y, base), weight = _tally(counts, track)
+    mean_counts = max(float(np.average(y, weights=weight)), 0.5 / float(weight.sum()))
+    mean_track = float(np.average(base, weights=weight))
+
+    def predict(location: float) -> tuple[Array, Array]:
+        share = expit(location)  # of the reads that are spread evenly
+        mean = mean_counts * ((1 - share) * base / mean_track + share)
+        return np.log(mean), mean_counts * share * (1 - share) * (1 - base / mean_track) / mean
+
+    location, log_dispersion = _maximise(y, weight, predict, -2.0, _LOG_PSEUDO_COUNT_BOUNDS)
+    pseudo_count = mean_track * float(np.exp(location))
+    return ScaledTrack(pseudo_count, log_dispersion), float(np.log(mean_counts / (mean_track + pseudo_count)))
+
+
 def mean_of_others(tracks: ArrayLike) -> Array:
     """Return for each biosample the mean of the tracks of all others, in each bin.
 
@@ -175,8 +202,9 @@ def best_smoothing(
     counts: ArrayLike,
     track: ArrayLike,
     offsets: ArrayLike | None = None,
-    log_ratio: float = 0.0,
+    log_ratio: float | None = 0.0,
     *,
+    known: ArrayLike | None = None,
     bandwidths: Sequence[float] = BANDWIDTHS,
 ) -> Smoothing:
     """Return the bandwidth at which the smoothed track predicts training counts with the highest likelihood.
@@ -187,15 +215,20 @@ def best_smoothing(
     Parameters
     ----------
     counts : shape (L,), training counts; track : shape (L,), >= 0, what predicts them
-    log_ratio : natural log of the depth of the counts over that of the track
+    log_ratio : natural log of the depth of the counts over that of the track; None: as `fit_matched_track` finds it
+    known : shape (L,), in which bins there are counts to be predicted; default: all
     """
     counts = np.asarray(counts, dtype=np.float64)
-    chosen = slice(None, None, max(1, -(-len(counts) // _FITTED_BINS)))
+    chosen = np.arange(len(counts)) if known is None else np.flatnonzero(known)
+    chosen = chosen[:: max(1, -(-len(chosen) // _FITTED_BINS))]
     best, highest = None, -np.inf
     for sd_bins in bandwidths:
         smooth = smoothed(track, sd_bins, offsets)[chosen]
-        scaled = fit_scaled_track(counts[chosen], smooth, log_ratio)
-        likelihood = float(scaled.log_likelihood(counts[chosen], smooth, log_ratio).sum())
+        if log_ratio is None:
+            scaled, ratio = fit_matched_track(counts[chosen], smooth)
+        else:
+            scaled, ratio = fit_scaled_track(counts[chosen], smooth, log_ratio), log_ratio
+        likelihood = float(scaled.log_likelihood(counts[chosen], smooth, ratio).sum())
         if best is None or likelihood > highest:
             best, highest = Smoothing(float(sd_bins), scaled), likelihood
     if best is None:
@@ -208,6 +241,7 @@ def best_signal_smoothing(
     track: ArrayLike,
     offsets: ArrayLike | None = None,
     *,
+    known: ArrayLike | None = None,
     bandwidths: Sequence[float] = BANDWIDTHS,
 ) -> float:
     """Return the bandwidth, in bins, at which the smoothed track predicts observed signal with the highest likelihood.
@@ -217,9 +251,11 @@ def best_signal_smoothing(
     Parameters
     ----------
     observed : shape (L,), training signal; track : shape (L,), in the same units, another experiment than the observed
+    known : shape (L,), in which bins there is signal to be predicted; default: all
     """
     observed = np.asarray(observed, dtype=np.float64)
-    errors = [float(np.square(observed - smoothed(track, sd, offsets)).sum()) for sd in bandwidths]
+    chosen = np.ones(len(observed), dtype=np.bool_) if known is None else np.asarray(known, dtype=np.bool_)
+    errors = [float(np.square(observed - smoothed(track, sd, offsets))[chosen].sum()) for sd in bandwidths]
     return float(bandwidths[int(np.argmin(errors))])
 
 

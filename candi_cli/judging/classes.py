@@ -4,7 +4,6 @@ Strata are by what was predicted, never by what was observed: bins chosen by the
 predicted distribution, since even a perfect one is exceeded where the highest observations are picked out.
 """
 
-from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -67,8 +66,3 @@ def strata(track: JudgedTrack, kept: Mask) -> NDArray[np.int8]:
         edges = np.quantile(expected[kept], _STRATA_UP_TO)
         labels[kept] = np.searchsorted(edges, expected[kept], side="left")
     return labels
-
-
-def named_classes(classes: Mapping[str, Intervals], grids: Sequence[Grid]) -> list[str]:
-    """Return the classes none of whose intervals lies in any of the grids."""
-    return [name for name, spans in classes.items() if not any(len(grid.ranges(spans)) for grid in grids)]

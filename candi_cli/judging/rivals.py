@@ -14,7 +14,7 @@ from candi_cli.evaluation.baselines import (
     best_signal_smoothing,
     best_smoothing,
     fit_marginal,
-    fit_scaled_track,
+    fit_matched_track,
     quantile_matched,
     smoothed,
 )
@@ -171,8 +171,7 @@ def _of_counts(track: JudgedTrack, rival: Array) -> Rival:
     expected, likelihood = np.full((2, track.grid.n_bins), np.nan)
     if known.any() and rival[known].sum() > 0:
         observed, values = track.observed[known].astype(np.float64), rival[known]
-        ratio = float(np.log(max(observed.sum(), 0.5) / values.sum()))
-        scaled = fit_scaled_track(observed, values, ratio)
+        scaled, ratio = fit_matched_track(observed, values)
         expected[known] = np.exp(scaled.log_mean(values, ratio))
         likelihood[known] = scaled.log_likelihood(observed, values, ratio)
     return Rival(expected, likelihood)
@@ -192,14 +191,13 @@ def _smoothed(track: JudgedTrack, rival: Array) -> Rival:
     """Return the rival smoothed by the bandwidth that suits the truth best; gaps are taken as 0 while smoothing."""
     known = track.known & np.isfinite(rival)
     filled, edges = np.where(np.isfinite(rival), rival, 0.0), track.grid.edges
-    if not known.any() or not filled.any():
+    if not filled[known].any():
         return Rival(np.full(track.grid.n_bins, np.nan), np.full(track.grid.n_bins, np.nan))
     observed = np.where(known, track.observed, 0).astype(np.float64)
     if track.kind == "counts":
-        ratio = float(np.log(max(observed.sum(), 0.5) / filled.sum()))
-        sd_bins = best_smoothing(observed, filled, edges, ratio).sd_bins
+        sd_bins = best_smoothing(observed, filled, edges, None, known=known).sd_bins
         return _of_counts(track, np.where(known, smoothed(filled, sd_bins, edges), np.nan))
-    sd_bins = best_signal_smoothing(observed, filled, edges)
+    sd_bins = best_signal_smoothing(observed, filled, edges, known=known)
     return _of_signal(track, np.where(known, smoothed(filled, sd_bins, edges), np.nan))
 
 

@@ -96,6 +96,8 @@ class Observed:
 
     def _piece(self, biosample: str, assay: str, kind: str, chrom: str, first: int, last: int) -> Float:
         store = self.store
+        if chrom not in store.chromsizes:  # not 0, which is what a store holds of a chromosome without reads
+            return np.full(last - first, np.nan, dtype=np.float32)
         if kind == "counts":
             folds = self.folds.get((biosample, assay))
             if folds is not None:

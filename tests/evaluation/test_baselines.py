@@ -12,6 +12,7 @@ from candi_cli.evaluation.baselines import (
     best_signal_smoothing,
     best_smoothing,
     fit_marginal,
+    fit_matched_track,
     fit_scaled_track,
     mean_of_others,
     quantile_matched,
@@ -261,3 +262,38 @@ def test_a_reference_of_another_length_gives_its_quantiles(rng):
     assert quantile_matched([3.0, 1.0, 3.0, 2.0], [10.0, 20.0, 30.0, 40.0]).tolist() == [35.0, 10.0, 35.0, 20.0]
     with pytest.raises(ValueError, match="reference"):
         quantile_matched(track, [])
+
+
+def test_a_matched_track_has_the_reads_that_there_are_and_the_highest_likelihood_of_those(rng):
+    rate = np.exp(rng.normal(size=8000))
+    seen, counts = rng.poisson(rate / 2).astype(float), draw(rng, 0.8 * rate + 0.3, 3.0)
+    fitted, log_ratio = fit_matched_track(counts, seen)
+    expected = np.exp(fitted.log_mean(seen, log_ratio))
+    assert expected.sum() == pytest.approx(counts.sum(), rel=1e-9)
+
+    def loss(at):  # two factors that are free, and the dispersion
+        mean, n = np.exp(at[0]) * seen + np.exp(at[1]), np.exp(at[2])
+        return -nbinom.logpmf(counts, n, n / (n + mean)).mean()
+
+    free = minimize(loss, (0.0, 0.0, 0.0), method="Nelder-Mead", options={"maxiter": 2000})
+    assert -fitted.log_likelihood(counts, seen, log_ratio).mean() == pytest.approx(free.fun, abs=3e-3)
+    given = fit_scaled_track(counts, seen, np.log(counts.sum() / seen.sum()))
+    by_depth = given.log_likelihood(counts, seen, np.log(counts.sum() / seen.sum())).mean()
+    assert fitted.log_likelihood(counts, seen, log_ratio).mean() > by_depth + 0.01
+
+
+def test_a_matched_track_of_no_reads_is_finite():
+    fitted, log_ratio = fit_matched_track(np.zeros(1000), np.arange(1000) % 3)
+    assert np.isfinite(fitted.log_mean([0, 1, 2], log_ratio)).all()
+
+
+def test_bandwidths_are_chosen_on_known_bins_alone(rng):
+    rate = smoothed(rng.exponential(size=4000), 20)
+    seen, counts = rng.poisson(5 * rate).astype(float), rng.poisson(5 * rate).astype(float)
+    known = np.arange(4000) < 3000
+    changed = np.where(known, counts, 1000 * (np.arange(4000) % 2))
+    for log_ratio in (0.0, None):
+        found = [best_smoothing(each, seen, None, log_ratio, known=known) for each in (counts, changed)]
+        assert found[0] == found[1]
+        assert found[0].sd_bins >= 8
+    assert best_signal_smoothing(counts, seen, known=known) == best_signal_smoothing(changed, seen, known=known) >= 8
