@@ -54,7 +54,8 @@ def evaluate(options: JudgeOptions, *, partitions: bool, expression: Path | None
             judgement.begin(track, masks[GENOME])
             rows += _rows(each, masks, annotated, judgement, partitions=partitions)
             if track.kind != "peaks":
-                judged.append(Agreement.of(track, _errors(track)))
+                kept = track.known & masks[GENOME]
+                judged.append(Agreement.of(track, kept, _errors(track, kept)))
         judgement.note_empty(rows)
         summary = summary_rows(rows, seed=options.seed)
         if expressed is not None:
@@ -62,8 +63,7 @@ def evaluate(options: JudgeOptions, *, partitions: bool, expression: Path | None
         deliver_scores(evaluation_page(judgement, rows, judged, summary), options.output)
 
 
-def _errors(track: JudgedTrack) -> CvErrors:
-    chosen = track.known
+def _errors(track: JudgedTrack, chosen: Mask) -> CvErrors:
     return error_by_cv(track.observed[chosen], track.expected[chosen], cv_of(track)[chosen])
 
 
@@ -79,14 +79,19 @@ def _rows(
     several = predictors(track, rivals_of(track, others, _copy(judged)), others)
     yield from agreement_rows(track, several, masks)
     if track.kind == "signal":
-        yield from _challenge(judged, several, annotated, others, judgement)
+        yield from _challenge(judged, several, annotated, others, judgement, masks[GENOME])
     yield from uncertainty_rows(track, masks[GENOME])
     if partitions:
         yield from partition_rows(track, several, masks[GENOME], others)
 
 
 def _challenge(
-    judged: Judged, several: Sequence[Predictor], annotated: Annotated, others: Others | None, judgement: Judgement
+    judged: Judged,
+    several: Sequence[Predictor],
+    annotated: Annotated,
+    others: Others | None,
+    judgement: Judgement,
+    kept: Mask,
 ) -> Iterator[Row]:
     """Yield the challenge's measures, whose promoters and enhancers are bins of 25 bp."""
     if judgement.resolution != BIN_BP:
@@ -96,7 +101,7 @@ def _challenge(
         return  # not -log10 p for all we know
     variance = others.variance if others is not None else None
     yield from challenge_rows(
-        judged.track, several, annotated.by_chrom, annotated.enhancers, variance, judgement.chromsizes
+        judged.track, several, annotated.by_chrom, annotated.enhancers, variance, judgement.chromsizes, kept
     )
 
 

@@ -12,7 +12,7 @@ from candi_cli.evaluation.reliability import ReliabilityCurve
 from candi_cli.evaluation.scores import CvErrors
 from candi_cli.evaluation.tallies import LEVELS, Curves
 from candi_cli.judging.calibration import Calibration
-from candi_cli.judging.classes import GENOME
+from candi_cli.judging.classes import GENOME, Mask
 from candi_cli.judging.table import ALL, MODEL, Row
 from candi_cli.judging.tracks import JudgedTrack
 from candi_cli.report.judgement import Estimate, JudgementReport, Table
@@ -56,10 +56,10 @@ class Agreement(NamedTuple):
     errors: CvErrors | None
 
     @classmethod
-    def of(cls, track: JudgedTrack, errors: CvErrors | None) -> "Agreement":
-        """Return what is drawn of a track."""
-        observed = track.observed[track.known].astype(np.float64)
-        expected = track.expected[track.known]
+    def of(cls, track: JudgedTrack, chosen: Mask, errors: CvErrors | None) -> "Agreement":
+        """Return what is drawn of the chosen bins of a track."""
+        observed = track.observed[chosen].astype(np.float64)
+        expected = track.expected[chosen]
         if track.kind == "counts":
             observed, expected = np.arcsinh(observed), np.arcsinh(expected)
         top = max(float(np.max(observed, initial=0)), float(np.max(expected, initial=0)), 1e-6)

@@ -164,16 +164,22 @@ def challenge_rows(
     enhancers: Mapping[str, NDArray[np.int64]] | None,
     variance: Array | None,
     chromsizes: Chromsizes,
+    kept: Mask,
 ) -> Iterator[Row]:
     """Yield the nine measures of the ENCODE Imputation Challenge of a track of signal, of -log10 p untransformed.
 
-    Bins that were not measured are left out, so on parts of chromosomes the measures are of the genes that lie in them.
+    On parts of chromosomes the measures are of the genes that lie in them. Bins that were not measured, or are not
+    kept, count as 0 in both tracks, as in the scorer.
+
+    Parameters
+    ----------
+    kept : shape (L,), the bins that are not excluded
     """
     observed = np.sinh(track.observed.astype(np.float64))
     annotations = _annotations(track.grid, genes or {}, enhancers or {}, chromsizes)
-    weights = None if variance is None else np.where(track.known, variance, 0.0)
+    weights = None if variance is None else np.where(track.known & kept, variance, 0.0)
     for predictor in several:
-        known = track.known & np.isfinite(predictor.expected)
+        known = track.known & kept & np.isfinite(predictor.expected)
         if not known.any():
             continue
         # what was not measured has no error and no weight; it stays in place, as genes are found by place
@@ -182,7 +188,11 @@ def challenge_rows(
         found = challenge_scores(truth, expected, track.grid.edges, annotations, weights)
         for name, value in found._asdict().items():
             if math.isfinite(value):
-                note = "" if known.all() else f"{np.count_nonzero(~known):,} bins without data count as 0 in both"
+                note = (
+                    ""
+                    if known.all()
+                    else f"{np.count_nonzero(~known):,} bins without data, or left out, count as 0 in both"
+                )
                 yield row_of(track, GENOME, predictor.name, f"challenge_{name}", value, n=int(known.sum()), note=note)
 
 
@@ -240,12 +250,15 @@ def uncertainty_rows(track: JudgedTrack, kept: Mask) -> Iterator[Row]:
     observed, expected, cv = track.observed[chosen].astype(np.float64), track.expected[chosen], cv_of(track)[chosen]
     errors = error_by_cv(observed, expected, cv)
     n = int(chosen.sum())
-    yield row_of(track, GENOME, MODEL, "cv_error_spearman", errors.spearman, n=n)
+    constant = "the coefficient of variation, or the error, is constant" if math.isnan(errors.spearman) else ""
+    yield row_of(track, GENOME, MODEL, "cv_error_spearman", errors.spearman, n=n, note=constant)
     found = missed(observed, *interval_of(track, chosen, MISSED_INTERVAL), in_top(observed), cv)
     share = found.n_above / found.n if found.n else math.nan
-    yield row_of(track, TOP_OBSERVED, MODEL, "missed", share, n=found.n, note="above the 95 % interval")
-    for name in ("flagged_missed", "flagged_found", "flagged"):
-        yield row_of(track, TOP_OBSERVED, MODEL, name, getattr(found, name), n=found.n_above)
+    note = "above the 95 % interval" if found.n else "no bins"
+    yield row_of(track, TOP_OBSERVED, MODEL, "missed", share, n=found.n, note=note)
+    of = {"flagged_missed": found.n_above, "flagged_found": found.n - found.n_above, "flagged": n}
+    for name, size in of.items():
+        yield row_of(track, TOP_OBSERVED, MODEL, name, getattr(found, name), n=size, note="" if size else "no bins")
 
 
 def interval_of(track: JudgedTrack, chosen: Mask, level: float) -> tuple[Array, Array]:

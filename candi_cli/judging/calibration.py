@@ -102,7 +102,7 @@ def _rows(place: _Place, total: DistributionTally) -> Iterator[Row]:
     n = int(total.n.sum())
     single = "fewer than two blocks of the genome: no standard error" if np.count_nonzero(total.n) < 2 else ""
     for name, (value, error) in scores(total).items():
-        if total.kind == "counts" and name == "interval_error":
+        if n and total.kind == "counts" and name == "interval_error":
             note = "discrete: an interval holds more than its level even of a perfect forecast; see pit_error"
         else:
             note = single if n else "no bins"
@@ -153,7 +153,7 @@ def _of_peaks(track: JudgedTrack, masks: Mapping[str, Mask], predictor: str) -> 
         values = {score: of(whole) for score, of in _PEAK_SCORES.items()}
         errors = _jackknife(whole, observed, logit, blocks)
         for score, value in values.items():
-            note = "all bins are alike: peaks, or none" if math.isnan(value) and whole.n else ""
+            note = ("all bins are alike: peaks, or none" if whole.n else "no bins") if math.isnan(value) else ""
             found.append(_Place(track, name, predictor).row(score, value, errors[score], whole.n, note))
         if name == GENOME:
             curve = reliability_curve(whole, equal_mass=True)
