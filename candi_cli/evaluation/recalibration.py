@@ -15,6 +15,7 @@ counts. Fits are deterministic. What they hold are plain numbers, which are chec
 """
 
 import math
+import reprlib
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, ClassVar, NamedTuple, TypeVar
@@ -165,8 +166,8 @@ class LevelMap(_Factors):
 
 def _number(value: object, name: str, least: float, most: float) -> float:
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not is_number or not least <= float(value) <= most:  # type: ignore[arg-type]
-        raise ValueError(f"{name} is {value!r}; it must be a number from {least:g} to {most:g}")
+    if not is_number or not least <= value <= most:  # type: ignore[operator]
+        raise ValueError(f"{name} is {reprlib.repr(value)}; it must be a number from {least:g} to {most:g}")
     return float(value)  # type: ignore[arg-type]
 
 

@@ -16,7 +16,7 @@ from candi_cli.store.predictions import PARAMETERS
 _POOLS = ("denoised", "imputed")
 _MOST_SCALE, _MOST_SHIFT = 1e3, 1e3
 _MOST_FITS = 10_000
-_LARGEST_SCORE = 1e300
+_LARGEST = 1e300
 
 
 @dataclass(frozen=True)
@@ -58,10 +58,11 @@ class Fit:
             raise ValueError(f"recalibration: the parameters of {kind} are not {', '.join(PARAMETERS[kind])}")
         parameters = {name: _factors(found) for name, found in factors.items()}
         levels = None if values["levels"] is None else Levels.from_json(kind, values["levels"]).to_json()
-        if not isinstance(values["n_bins"], int) or values["n_bins"] < 0 or not isinstance(values["note"], str):
+        n_bins, note = values["n_bins"], values["note"]
+        if not isinstance(n_bins, int) or isinstance(n_bins, bool) or n_bins < 0 or not isinstance(note, str):
             raise ValueError("recalibration: a fit does not say what it was fitted to")
         scores = [_scores(values[name]) for name in ("before", "after")]
-        return cls(values["assay"], pool, kind, parameters, levels, values["n_bins"], values["note"], *scores)
+        return cls(values["assay"], pool, kind, parameters, levels, n_bins, note, *scores)
 
 
 @dataclass(frozen=True)
@@ -118,7 +119,7 @@ def _factors(values: Any) -> tuple[float, float]:
     if not isinstance(values, list | tuple) or len(values) != 2:
         raise ValueError("recalibration: a parameter has no scale and shift")
     scale, shift = values
-    if not all(isinstance(each, int | float) and not isinstance(each, bool) for each in values):
+    if not (_is_number(scale) and _is_number(shift)):
         raise ValueError("recalibration: a scale or shift is no number")
     if not (0 < scale <= _MOST_SCALE and abs(shift) <= _MOST_SHIFT):
         raise ValueError("recalibration: a scale or a shift is beyond any fit's")
@@ -127,9 +128,13 @@ def _factors(values: Any) -> tuple[float, float]:
 
 def _scores(values: Any) -> dict[str, float]:
     if not isinstance(values, dict) or not all(
-        isinstance(name, str) and isinstance(value, int | float) for name, value in values.items()
+        isinstance(name, str) and _is_number(value) for name, value in values.items()
     ):
         raise ValueError("recalibration: scores are no numbers by name")
-    if any(abs(value) > _LARGEST_SCORE for value in values.values()):
-        raise ValueError("recalibration: a score is beyond any fit's")
     return {name: float(value) for name, value in values.items()}
+
+
+def _is_number(value: Any) -> bool:
+    """Return whether a value is a finite number; JSON has whole ones that are too large for any float."""
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return is_number and -_LARGEST <= value <= _LARGEST
