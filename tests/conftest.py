@@ -126,3 +126,32 @@ def vivid_model_path(model_path: Path, pair_store_path: Path, tmp_path_factory: 
         biases["signal"][0] += 1 - medians["signal"]
     save(path, model.network, model.card)
     return path
+
+
+Change = Callable[[tuple[str, str], str, str, np.ndarray], np.ndarray]
+
+
+@pytest.fixture(scope="session")
+def rewritten() -> Callable[[Path, Path, Change], Path]:
+    """Return what copies a store, each layer of a chromosome changed by a function of (key, layer, chrom, values).
+
+    What the store says of depths and covariates stays as it is.
+    """
+    from candi_cli.store import Store
+
+    def rewrite(source: Path, path: Path, change: Change) -> Path:
+        with Store.open(source) as store, Store.create(path, rule=store.rule, chromsizes=store.chromsizes) as copy:
+            for key in [(biosample, assay) for biosample in store.biosamples for assay in store.assays(biosample)]:
+                experiment = store.experiment(*key)
+                copy.add_experiment(*key)
+                for chrom in store.chromsizes:
+                    for layer in sorted(experiment.layers):
+                        if store.has(*key, layer, chrom):
+                            values = store.read(*key, layer, chrom, 0, store.n_bins(chrom))
+                            copy.write(*key, layer, chrom, change(key, layer, chrom, values))
+                    if "signal" in experiment.layers:
+                        copy.write_spans(*key, chrom, store.signal_spans(*key, chrom))
+                copy.describe(*key, experiment.covariates, fold_depths=experiment.fold_depths.tolist())
+        return path
+
+    return rewrite

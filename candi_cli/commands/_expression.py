@@ -59,6 +59,7 @@ class Expressed(NamedTuple):
     values : shape (K, S), of the genes in the samples of the table
     column : of each sample in `values`
     pairs : biosamples, and the stores that they are in
+    kind : of the tracks that features are made of
     assays : that all of them have
     """
 
@@ -66,6 +67,7 @@ class Expressed(NamedTuple):
     values: Array
     column: dict[str, int]
     pairs: list[tuple[Store, str]]
+    kind: str
     assays: list[str]
 
 
@@ -90,9 +92,12 @@ def read_expressed(judgement: Judgement, genes: Genes, path: Path) -> Expressed:
             f"{path}: has columns {', '.join(table.sample[:5])}, none of the biosamples {', '.join(names)}; "
             "name the columns as the biosamples"
         )
-    assays = _shared_assays(judgement, pairs)
+    kind, assays = _shared(judgement, pairs)
     if not assays:
-        raise RequestError(f"{path}: its biosamples share no assay; give biosamples that have one in common")
+        raise RequestError(
+            f"{path}: its biosamples share no assay whose signal or counts the model predicts; give biosamples that "
+            "have one in common"
+        )
     judged = set[str]()
     for store, name in pairs:
         regions = _regions(judgement, store, name)
@@ -105,7 +110,7 @@ def read_expressed(judgement: Judgement, genes: Genes, path: Path) -> Expressed:
             f"{path}: {len(judged):,} of its genes lie in the judged regions, {LEAST_GENES} are needed; "
             "judge more of the genome with -r"
         )
-    return Expressed(chosen, values, column, pairs, assays)
+    return Expressed(chosen, values, column, pairs, kind, assays)
 
 
 def expression_rows(judgement: Judgement, expressed: Expressed) -> list[Row]:
@@ -116,15 +121,15 @@ def expression_rows(judgement: Judgement, expressed: Expressed) -> list[Row]:
     RequestError
         There are too few genes of which all features are known.
     """
-    chosen, values, column, pairs, assays = expressed
-    sampled = [_sample(judgement, store, name, assays, chosen) for store, name in pairs]
+    chosen, values, column, pairs, kind, assays = expressed
+    sampled = [_sample(judgement, store, name, kind, assays, chosen) for store, name in pairs]
     identifiers = np.array([unversioned(gene) for gene in chosen.gene_id.tolist()])
     gene = np.concatenate([identifiers[each.gene] for each in sampled])
     biosample = np.concatenate([np.full(len(each.gene), each.biosample) for each in sampled])
     target = np.log1p(np.concatenate([values[each.gene, column[each.biosample]] for each in sampled]))
     judgement.note(
         f"expression: {len(np.unique(gene)):,} genes in {', '.join(dict.fromkeys(biosample.tolist()))}, "
-        f"observed assays {', '.join(assays)}"
+        f"observed {kind} of {', '.join(assays)}"
     )
     found: list[Row] = []
     for source in SOURCES:
@@ -151,12 +156,21 @@ def _rows(
             )  # fmt: skip
 
 
-def _shared_assays(judgement: Judgement, pairs: Sequence[tuple[Store, str]]) -> list[str]:
-    """Return the assays that all biosamples have and the model knows, in the order of the model."""
+def _shared(judgement: Judgement, pairs: Sequence[tuple[Store, str]]) -> tuple[str, list[str]]:
+    """Return what features are made of, and the assays of which all biosamples have it and the model predicts it.
+
+    It is signal or counts, whichever more assays have, the same in all biosamples: features are of one unit.
+    """
     model = judgement.model
     assert model is not None
-    sets = [{assay for assay in store.assays(name) if Observed(store).kinds(name, assay)} for store, name in pairs]
-    return [assay for assay in model.config.assays if all(assay in each for each in sets)]
+
+    def shared(kind: str) -> list[str]:
+        known = [assay for assay in model.config.assays if kind in model.card.assays[assay].outputs]
+        return [assay for assay in known if all(kind in Observed(store).kinds(name, assay) for store, name in pairs)]
+
+    found = {kind: shared(kind) for kind in ("signal", "counts")}
+    kind = max(found, key=lambda each: len(found[each]))
+    return kind, found[kind]
 
 
 def _regions(judgement: Judgement, store: Store, biosample: str) -> list[Region]:
@@ -169,7 +183,9 @@ def _regions(judgement: Judgement, store: Store, biosample: str) -> list[Region]
     )
 
 
-def _sample(judgement: Judgement, store: Store, biosample: str, assays: Sequence[str], genes: Genes) -> Sampled:
+def _sample(
+    judgement: Judgement, store: Store, biosample: str, kind: str, assays: Sequence[str], genes: Genes
+) -> Sampled:
     """Return the features of the genes of one biosample, chromosome by chromosome."""
     model, computing = judgement.model, judgement.computing
     assert model is not None
@@ -188,7 +204,7 @@ def _sample(judgement: Judgement, store: Store, biosample: str, assays: Sequence
             bins = _located(genes.take(on_chrom), own, store.rule.resolution)
             if len(bins.gene):
                 console.log(f"expression: {len(bins.gene):,} genes of {biosample} on {chrom}")
-                place = _Place(model, store, biosample, own, dataset, computing)
+                place = _Place(model, store, biosample, kind, own, dataset, computing)
                 parts.append((on_chrom[bins.gene], _features(place, assays, genes.take(on_chrom), bins)))
     if not parts:
         return Sampled(biosample, np.zeros(0, dtype=np.int64), {source: np.zeros((0, 1)) for source in SOURCES})
@@ -205,11 +221,12 @@ def _located(genes: Genes, regions: Sequence[Region], resolution: int) -> GeneBi
 
 
 class _Place(NamedTuple):
-    """Regions of one chromosome of a biosample, and what predicts them."""
+    """Regions of one chromosome of a biosample, what predicts them, and the kind of track that features are of."""
 
     model: Loaded
     store: Store
     biosample: str
+    kind: str
     regions: Sequence[Region]
     dataset: Windows
     computing: Computing
@@ -217,17 +234,16 @@ class _Place(NamedTuple):
 
 def _features(place: _Place, assays: Sequence[str], genes: Genes, bins: GeneBins) -> dict[str, Array]:
     """Return the features of genes on one chromosome, by source."""
-    model, store, biosample = place.model, place.store, place.biosample
+    model, store, biosample, kind = place.model, place.store, place.biosample, place.kind
     grid, observed = Grid(place.regions, store.rule.resolution), Observed(store)
-    kind = "signal" if all("signal" in observed.kinds(biosample, assay) for assay in assays) else "counts"
     columns = [gene_features(_scaled(observed.read(biosample, assay, kind, grid), kind), bins) for assay in assays]
     known = [assay for assay in model.config.assays if kind in model.card.assays[assay].outputs]
     by_assay = {
-        assay: gene_features(values, bins) for assay, values in zip(known, _predicted(place, known, kind), strict=True)
+        assay: gene_features(values, bins) for assay, values in zip(known, _predicted(place, known), strict=True)
     }
     return {
         "observed": np.concatenate(columns, axis=1),
-        "denoised": np.concatenate([by_assay[assay] for assay in assays if assay in by_assay], axis=1),
+        "denoised": np.concatenate([by_assay[assay] for assay in assays], axis=1),
         "denoised and imputed": np.concatenate(list(by_assay.values()), axis=1),
         "latent": _latent_features(place, genes, bins),
     }
@@ -238,16 +254,16 @@ def _scaled(values: NDArray[np.float32], kind: str) -> NDArray[np.float32]:
     return values if kind == "signal" else np.arcsinh(values)
 
 
-def _predicted(place: _Place, assays: Sequence[str], kind: str) -> NDArray[np.float32]:
+def _predicted(place: _Place, assays: Sequence[str]) -> NDArray[np.float32]:
     """Return arcsinh of the expected value of each assay: shape (A, L)."""
-    name = PARAMETERS[kind][0]
+    name = PARAMETERS[place.kind][0]
     described = Described(
         place.store.rule.resolution, place.store.chromsizes, {},
         {(place.biosample, assay): {"parameters": [name]} for assay in assays},
     )  # fmt: skip
     pieces = predict_regions(place.model, described, place.biosample, place.regions, place.dataset, place.computing)
     values = np.concatenate([values for _, values in pieces]).T
-    return np.arcsinh(np.exp(values)) if kind == "counts" else values
+    return np.arcsinh(np.exp(values)) if place.kind == "counts" else values
 
 
 def _latent_features(place: _Place, genes: Genes, bins: GeneBins) -> Array:

@@ -270,7 +270,7 @@ def interval_of(track: JudgedTrack, chosen: Mask, level: float) -> tuple[Array, 
         return lower, upper
     mean, sd = parameters
     z = float(ndtri(levels[1]))
-    return np.maximum(mean - z * sd, 0), mean + z * sd
+    return np.maximum(mean - z * sd, 0), np.maximum(mean + z * sd, 0)  # as tracks are written
 
 
 def summary_rows(rows: Sequence[Row], *, seed: int) -> list[Row]:
@@ -287,7 +287,7 @@ def summary_rows(rows: Sequence[Row], *, seed: int) -> list[Row]:
     for (pool, kind, region, score), by_predictor in table.items():
         where = (ALL, ALL, pool, kind, region)
         for predictor, values in by_predictor.items():
-            numbers = np.array([value for value in values.values() if math.isfinite(value)])
+            numbers = np.array([values[key] for key in sorted(values) if math.isfinite(values[key])])
             if len(numbers):
                 error = float(numbers.std(ddof=1) / math.sqrt(len(numbers))) if len(numbers) > 1 else math.nan
                 note = "mean over tracks" if len(numbers) > 1 else "a single track has no spread between tracks"
@@ -308,7 +308,7 @@ def _gain_row(
     values: Mapping[tuple[str, str], float],
     seed: int,
 ) -> Row | None:
-    shared = [key for key in model if key in values]
+    shared = sorted(key for key in model if key in values)  # resamples do not depend on the order of tracks
     own, other = (np.array([each[key] for key in shared]) for each in (model, values))
     if not np.isfinite(own - other).any():
         return None

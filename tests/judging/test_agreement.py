@@ -278,7 +278,7 @@ def test_uncertainty_by_scipy(kind: str, signal: JudgedTrack, counts: JudgedTrac
         frozen = stats.nbinom(n, n / (n + mean))
         sd, upper = frozen.std(), frozen.ppf(0.975)
     else:
-        sd, upper = other, stats.norm.ppf(0.975, one_, other)
+        sd, upper = other, np.maximum(stats.norm.ppf(0.975, one_, other), 0)
     cv = cv_of(track)[here]
     if kind == "counts":
         np.testing.assert_allclose(cv, sd / x, rtol=1e-6)
@@ -300,6 +300,14 @@ def test_scores_of_misses_that_do_not_exist_say_why(make_track):
     assert all(row.note for row in missing)
     few = make_track("signal", np.ones(50), np.ones(50), np.ones(50), on=Grid([Region("chrA", 0, 1_250)], 25))
     assert all(row.note for row in uncertainty_rows(few, np.ones(50, dtype=bool)) if math.isnan(row.value))
+
+
+def test_no_bound_of_an_interval_is_below_0(make_track):
+    low = make_track("signal", np.zeros(N), np.full(N, -5.0), np.ones(N))
+    lower, upper = interval_of(low, np.ones(N, dtype=bool), 0.95)
+    assert (lower == 0).all()
+    assert (upper == 0).all()
+    assert one(uncertainty_rows(low, np.ones(N, dtype=bool)), score="missed").value == 0  # 0 is inside
 
 
 # ---- over tracks
