@@ -85,7 +85,8 @@ WRONG_FIELDS = [
 ]  # fmt: skip
 WRONG_FACTORS = [
     None, [], [1.0], [1.0, 0.0, 0.0], ["1", 0.0], [True, 0.0], [0.0, 0.0], [-1.0, 0.0], [math.nan, 0.0],
-    [1.0, math.nan], [math.inf, 0.0], [1.0, -math.inf], [1.0, 1e4], [1e4, 0.0], [HUGE, 0.0], [1.0, -HUGE], {"scale": 1.0, "shift": 0.0},
+    [1.0, math.nan], [math.inf, 0.0], [1.0, -math.inf], [1.0, 1e4], [1e4, 0.0],
+    [HUGE, 0.0], [1.0, -HUGE], {"scale": 1.0, "shift": 0.0},
 ]  # fmt: skip
 
 
