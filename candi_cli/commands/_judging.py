@@ -22,7 +22,7 @@ from candi_cli.covariates import CONTROL
 from candi_cli.errors import ModelError, RequestError, StoreError
 from candi_cli.genome import Chromsizes, Region, parse_region, parse_regions
 from candi_cli.judging.given import Given, GivenTracks
-from candi_cli.judging.grid import Grid
+from candi_cli.judging.grid import Grid, common_regions
 from candi_cli.judging.table import Row
 from candi_cli.judging.tracks import (
     DENOISED,
@@ -306,7 +306,7 @@ class Judgement:
         folder = Path(self.stack.enter_context(tempfile.TemporaryDirectory(prefix="candi-")))
         path = folder / "held_out.h5"
         plan = [
-            (held, store, regions or measured(store, held.biosample, model.config.input))
+            (held, store, self._judged_of(store, held.biosample, regions))
             for store, regions in self._stores_with(wanted)
             for held in held_out(
                 model, store, self.truth, pools=self._pools, assays=self.options.assays, kinds=self._kinds,
@@ -334,6 +334,18 @@ class Judgement:
                 f"{', '.join(store.name for store in self.stores)}: nothing can be judged of {model.path.name}, which "
                 f"knows {shorten(list(model.card.assays))}; give experiments of these, with folds or with others beside"
             )
+
+    def _judged_of(self, store: Store, biosample: str, wanted: Sequence[Region]) -> list[Region]:
+        """Return what is judged of a biosample: all that was measured, or what is wanted of it.
+
+        A model of signal predicts nothing where none was measured; reads are 0 where there is none.
+        """
+        assert self.model is not None
+        layer = self.model.config.input
+        if wanted and layer == "counts":
+            return list(wanted)
+        found = measured(store, biosample, layer)
+        return common_regions(found, wanted, store.chromsizes) if wanted else found
 
     def _stores_with(self, wanted: Sequence[str]) -> list[tuple[Store, list[Region]]]:
         """Return the stores that have the chromosome of a region that is wanted, and the regions in each.

@@ -109,12 +109,13 @@ def main() -> None:
             if command == "calibrate":
                 errors = [
                     row["value"] for row in rows
-                    if row["score"] == "pit_error" and row["region"] == "genome" and "signal" != row["track"]
+                    if row["score"] == "pit_error" and row["region"] == "genome" and row["track"] == "counts"
                 ]  # fmt: skip
                 print(f"  largest PIT error of counts: {max(errors):.5f}")
         if chosen.model:
             for command in ("calibrate", "cindex", "evaluate"):
-                seconds, peak = timed(command, store, "-m", chosen.model, "-o", str(folder / f"{command}.tsv"), "--quiet")
+                output = str(folder / f"{command}.tsv")
+                seconds, peak = timed(command, store, "-m", chosen.model, "-o", output, "--quiet")
                 print(f"{command} on the fly: {seconds:.0f} s, {peak:.2f} GB")
     print(f"peak memory of all children: {resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1e6:.2f} GB")
 
