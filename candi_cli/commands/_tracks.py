@@ -96,10 +96,15 @@ def measured(store: Store, biosample: str, layer: str) -> list[Region]:
     if layer == "counts":
         return [Region(chrom, 0, store.chromsizes[chrom]) for chrom in present]
     assays, resolution = [assay for assay in store.assays(biosample) if assay != CONTROL], store.rule.resolution
-    found = []
+    found: list[Region] = []
     for chrom in present:
         spans = merged(np.concatenate([store.signal_spans(biosample, assay, chrom) for assay in assays]))
-        found += [Region(chrom, start // resolution * resolution, end) for start, end in spans.tolist()]
+        for span_start, end in spans.tolist():
+            start = span_start // resolution * resolution
+            if found and found[-1].chrom == chrom and start < found[-1].end:  # they share a bin
+                found[-1] = found[-1]._replace(end=end)
+            else:
+                found.append(Region(chrom, start, end))
     return found
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from candi_cli.commands._tracks import measured as measured_regions
 from candi_cli.errors import StoreError
 from candi_cli.evaluation.levels import Levels, fit_levels
 from candi_cli.genome import Region
@@ -133,3 +134,13 @@ def test_one_number_a_bin(kind: str, expected: list[float], make_track):
     part = Grid([Region("chrA", 0, 50)], 25)
     track = make_track(kind, np.zeros(2), np.array([-1.0, 2.0]), *([np.ones(2)] * (kind != "peaks")), on=part)
     np.testing.assert_allclose(track.expected, expected, rtol=1e-7)
+
+
+def test_spans_that_share_a_bin_are_judged_as_one_region(make_store: Callable[..., Path], kept: dict[str, np.ndarray]):
+    spans = {"chrA": [[0, 110], [115, 1_010], [1_025, 1_050], [5_010, 6_000]], "chrB": [[0, 60_000]]}
+    with Store.open(make_store("gaps", {KEY: {"signal": kept["signal"]}}, spans={KEY: spans})) as gaps:
+        found = measured_regions(gaps, "cell", "signal")
+    bins = [(chrom, at // 25) for chrom, start, end in found for at in range(start, end, 25)]
+    assert len(set(bins)) == len(bins) == Grid(found, 25).n_bins
+    touched = {(chrom, at // 25) for chrom, each in spans.items() for start, end in each for at in range(start, end)}
+    assert set(bins) == touched
