@@ -292,9 +292,13 @@ class Judgement:
             )
 
     def _is_own_input(self, file: Predictions, key: tuple[str, str], truth: Store) -> bool:
-        """Return whether the truth of a denoised track has the depth of its input: it is the same reads."""
-        own = file.described.tracks[key]["covariates"] or {}
-        return bool(own.get("depth") == truth.experiment(*key).covariates.depth)
+        """Return whether the truth of a denoised track has the depth of its input: it is the same reads.
+
+        Where neither has a depth, as of signals, a truth that was given is taken for what it is said to be.
+        """
+        own = (file.described.tracks[key]["covariates"] or {}).get("depth")
+        depth = truth.experiment(*key).covariates.depth
+        return self.truth is None if own is None and depth is None else bool(own == depth)
 
     def _asked(self, assay: str) -> bool:
         return not self.options.assays or assay in self.options.assays

@@ -146,6 +146,28 @@ def test_imputed_tracks_are_judged_by_the_store_that_has_them(
     }
 
 
+def test_a_denoised_signal_without_a_depth_is_judged_by_a_truth_that_is_given_alone(
+    candi: Callable, known: "Known", tmp_path: Path
+):
+    track = {"observed": True, "covariates": {"depth": None}, "asked": {}, "parameters": ["signal_mean", "signal_sd"]}
+    region = Region("chrB", 0, SIZES["chrB"])
+    columns = np.stack([known.parameters["signal_mean"], known.parameters["signal_sd"]], axis=1).astype(np.float32)
+    with PredictionWriter(tmp_path / "p.h5", Described(25, SIZES, {}, {KEY: track}, {KEY[0]: [region]})) as writer:
+        writer.add(KEY[0], region, columns[N_A:])
+    paths = [tmp_path / "read.h5", tmp_path / "other.h5"]
+    for path in paths:
+        with Store.create(path, rule=CountingRule(), chromsizes=SIZES) as store:
+            store.add_experiment(*KEY)
+            store.write(*KEY, "signal", "chrB", np.sinh(known.signal[N_A:]))
+            store.describe(*KEY, Covariates())
+    refused = candi("evaluate", paths[0], "--predictions", tmp_path / "p.h5")
+    assert refused.code == 2
+    assert "give a --truth of other reads" in refused.err
+    ran = candi("evaluate", paths[0], "--predictions", tmp_path / "p.h5", "--truth", paths[1], "--quiet")
+    assert ran.code == 0, ran.err
+    assert {row["pool"] for row in rows_of(ran.out)} == {"denoised"}
+
+
 # ---- order and seeds
 
 
