@@ -11,6 +11,7 @@ from candi_cli.evaluation.calibration import PIT_LEVELS
 from candi_cli.evaluation.reliability import ReliabilityCurve
 from candi_cli.evaluation.scores import CvErrors
 from candi_cli.evaluation.tallies import LEVELS, Curves
+from candi_cli.judging.agreement import cv_of
 from candi_cli.judging.calibration import Calibration
 from candi_cli.judging.classes import GENOME, Mask
 from candi_cli.judging.table import ALL, MODEL, Row
@@ -19,6 +20,7 @@ from candi_cli.report.judgement import Estimate, JudgementReport, Table
 from candi_cli.report.pictures import Bars, Density, Histogram, Lines, Picture
 
 Array = NDArray[np.float64]
+_CELLS, _SHOWN_CV = 60, 0.999  # of maps, along each axis; the share of bins that a map of errors by CV shows
 _IN_WORDS = {"counts": "reads per bin", "signal": "arcsinh(-log10 p)"}
 
 
@@ -46,6 +48,8 @@ class Agreement(NamedTuple):
     ----------
     edges : of both axes of `density`, in arcsinh of reads, or in arcsinh(-log10 p)
     density : bins of each observed (rows) and predicted (columns) value
+    cv_edges : of the coefficient of variation; cv_map : bins of each coefficient (rows) and absolute error (columns),
+        the error in the unit of `edges`
     """
 
     name: str
@@ -53,6 +57,8 @@ class Agreement(NamedTuple):
     kind: str
     edges: Array
     density: NDArray[np.int64]
+    cv_edges: Array
+    cv_map: NDArray[np.int64]
     errors: CvErrors | None
 
     @classmethod
@@ -63,9 +69,13 @@ class Agreement(NamedTuple):
         if track.kind == "counts":
             observed, expected = np.arcsinh(observed), np.arcsinh(expected)
         top = max(float(np.max(observed, initial=0)), float(np.max(expected, initial=0)), 1e-6)
-        edges = np.linspace(0, top, 61)
+        edges = np.linspace(0, top, _CELLS + 1)
         density = np.histogram2d(observed, np.clip(expected, 0, None), bins=(edges, edges))[0].astype(np.int64)
-        return cls(_name(track), track.pool, track.kind, edges, density, errors)
+        cv = cv_of(track)[chosen]
+        cv_edges = np.linspace(0, float(np.quantile(cv, _SHOWN_CV)) if len(cv) else 1, _CELLS + 1)
+        cv_edges = cv_edges if cv_edges[-1] > 0 else np.linspace(0, 1, _CELLS + 1)
+        cv_map = np.histogram2d(cv, np.abs(observed - expected), bins=(cv_edges, edges))[0].astype(np.int64)
+        return cls(_name(track), track.pool, track.kind, edges, density, cv_edges, cv_map, errors)
 
 
 def _name(track: JudgedTrack) -> str:
@@ -195,6 +205,14 @@ def _agreement_pictures(kind: str, pool: str, here: Sequence[Agreement]) -> list
                 f"scatter_{kind}_{pool}_{number + 1}", f"{each.name}, {kind}, {pool}",
                 f"Bins by observed and predicted value{more if len(here) > _MOST_DENSITIES else ''}.",
                 f"observed, {unit}", f"predicted, {unit}", each.edges, each.edges, each.density, diagonal=True,
+            )
+        )  # fmt: skip
+        found.append(
+            Density(
+                f"cv_map_{kind}_{pool}_{number + 1}", f"{each.name}, {kind}, {pool}: error by predicted uncertainty",
+                "Bins by coefficient of variation and absolute error. Of counts, the one falls with the mean, the other rises.",
+                "coefficient of variation (sd / mean)", f"absolute error, {unit}", each.cv_edges, each.edges,
+                each.cv_map,
             )
         )  # fmt: skip
     errors = {each.name: each.errors for each in here if each.errors is not None}
