@@ -209,8 +209,9 @@ def _agreement_pictures(kind: str, pool: str, here: Sequence[Agreement]) -> list
         )  # fmt: skip
         found.append(
             Density(
-                f"cv_map_{kind}_{pool}_{number + 1}", f"{each.name}, {kind}, {pool}: error by predicted uncertainty",
-                "Bins by coefficient of variation and absolute error. Of counts, the one falls with the mean, the other rises.",
+                f"cv_map_{kind}_{pool}_{number + 1}",
+                f"{each.name}, {kind}, {pool}: error by predicted uncertainty",
+                "Bins by coefficient of variation and error. Of counts, the one falls with the mean, the other rises.",
                 "coefficient of variation (sd / mean)", f"absolute error, {unit}", each.cv_edges, each.edges,
                 each.cv_map,
             )

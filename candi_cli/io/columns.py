@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from candi_cli.errors import CandiError
-from candi_cli.io.formats import DAMAGE, SKIPPED, open_decompressed
+from candi_cli.io.formats import DAMAGE, SKIPPED, is_number, open_decompressed
 
 _SKIPPED = tuple(word.encode() for word in SKIPPED)
 _PIECE = 1 << 23  # bytes of text at a time
@@ -98,7 +98,7 @@ class Lines:
             return texts.astype(np.float64)
         except ValueError:
             pass
-        wrong = np.array([not _is_number(text) for text in texts.tolist()])
+        wrong = np.array([not is_number(text) for text in texts.tolist()])
         self._refuse(wrong, *self.spans(column), "is not a number")
         raise AssertionError("numpy and Python disagree on what a number is")
 
@@ -192,11 +192,3 @@ def _tabs(text: bytes) -> bytes:
     if b"\t" in head or b" " not in head.strip():
         return text
     return b"".join(b"\t".join(line.split()) + b"\n" for line in text.split(b"\n")[:-1])
-
-
-def _is_number(text: bytes) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from candi_cli.errors import AnnotationError
+from candi_cli.io.formats import is_number
 from candi_cli.io.genes import Genes, numbered_lines, unversioned
 
 _ID_COLUMNS = ("gene_id", "gene", "geneid", "ensembl_gene_id", "ensembl", "name", "id", "")  # the first that is there
@@ -58,7 +59,7 @@ def read_expression(path: Path) -> Expression:
         raise AnnotationError(f"{path}: empty; {_REMEDY}")
     table = [(number, line.decode(errors="replace").rstrip("\r\n").split("\t")) for number, line in rows]
     head = table[0][1]
-    if len(head) == 2 and _is_number(head[1]):
+    if len(head) == 2 and is_number(head[1]):
         gene_at, sample_at, names = 0, [1], [_sample_of(path)]
     else:
         gene_at, sample_at, names = _columns(path, head)
@@ -134,7 +135,7 @@ def _values(path: Path, number: int, fields: Sequence[str], columns: Sequence[in
         return values
     for column in columns:
         field = _field(path, number, fields, column)
-        if not _is_number(field) or not _is_finite(float(field)):
+        if not is_number(field) or not _is_finite(float(field)):
             raise AnnotationError(f"{path}:{number}: {field[:40]!r} is not a number; give 0 or more, or no line")
         if float(field) < 0:
             raise AnnotationError(f"{path}:{number}: {field} is negative; give TPM or RPKM, not their ratios")
@@ -157,14 +158,6 @@ def _refuse_twice(path: Path, genes: Sequence[str], numbers: Sequence[int]) -> N
 
 def _sample_of(path: Path) -> str:
     return _SUFFIX.sub("", path.name) or path.name
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
 
 
 def _is_finite(value: float) -> bool:

@@ -137,7 +137,7 @@ def _kind_of_text(head: bytes) -> Format:
         return Format.BEDPE
     if len(fields) in (4, 5) and _BARCODE.match(fields[3]) and all(map(_is_integer, fields[4:])):
         return Format.FRAGMENTS
-    if len(fields) == 4 and _is_number(fields[3]):
+    if len(fields) == 4 and is_number(fields[3]):
         return Format.BEDGRAPH
     return Format.BED
 
@@ -146,7 +146,8 @@ def _is_integer(text: str) -> bool:
     return re.fullmatch(r"-?\d+", text.strip()) is not None
 
 
-def _is_number(text: str) -> bool:
+def is_number(text: str | bytes) -> bool:
+    """Return whether text is a number as Python reads it."""
     try:
         float(text)
     except ValueError:

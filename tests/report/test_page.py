@@ -3,10 +3,10 @@
 import re
 from base64 import b64decode
 from dataclasses import replace
-from html.parser import HTMLParser
 from urllib.parse import unquote, urlsplit
 
 import pytest
+from pages import Reader
 
 from candi_cli.genome import Region
 from candi_cli.report.appearance import colour
@@ -16,40 +16,6 @@ from candi_cli.report.manifest import write_manifest
 from candi_cli.report.page import write_page
 
 PNG = b"\x89PNG\r\n\x1a\n not a whole picture"
-VOID = {"meta", "img", "br", "link", "input", "hr"}
-
-
-class Reader(HTMLParser):
-    """Collects elements and text, and checks that elements nest."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.elements: list[tuple[str, dict[str, str | None]]] = []
-        self.cells: list[str] = []
-        self.words = ""
-        self._open: list[str] = []
-        self.feed(text)
-        self.close()
-        assert not self._open
-
-    def handle_starttag(self, tag, attrs):
-        self.elements.append((tag, dict(attrs)))
-        if tag not in VOID:
-            self._open.append(tag)
-        if tag in ("td", "th"):
-            self.cells.append("")
-
-    def handle_endtag(self, tag):
-        assert self._open.pop() == tag
-
-    def handle_data(self, data):
-        if "style" not in self._open:
-            self.words += data
-        if "td" in self._open or "th" in self._open:
-            self.cells[-1] += data
-
-    def values(self, *names):
-        return [attributes[name] for _, attributes in self.elements for name in names if name in attributes]
 
 
 @pytest.fixture
@@ -95,7 +61,7 @@ def test_the_figure_is_inside_and_has_words_in_its_place(written):
 
 
 def test_experiments_say_what_was_given_and_what_was_asked_for(written):
-    cells = Reader(written).cells
+    cells = Reader(written).texts
     start = cells.index("denoised")
     assert cells[start + 1 : start + 6] == [
         "1,234,567",
@@ -109,7 +75,7 @@ def test_experiments_say_what_was_given_and_what_was_asked_for(written):
 
 
 def test_the_summary_has_a_column_for_each_key_in_any_row(written):
-    cells = Reader(written).cells
+    cells = Reader(written).texts
     start = cells.index("assay")
     assert cells[start : start + 4] == ["assay", "bins", "coverage", "note"]
     assert cells[start + 4 : start + 8] == ["<H3K4me3>", "1,868,400", "0.9012", "not known"]
@@ -145,8 +111,8 @@ def test_the_summary_has_its_caption_and_numbers_below_their_names(delivery):
     summary = [{"assay": "CTCF", "bins": 5}]
     page = Reader(write_page(delivery, None, "", summary, summary_caption="Over <all> bins.").read_text("utf-8"))
     assert "Over <all> bins." in page.words
-    start = page.cells.index("assay")
-    assert page.cells[start : start + 4] == ["assay", "bins", "CTCF", "5"]
+    start = page.texts.index("assay")
+    assert page.texts[start : start + 4] == ["assay", "bins", "CTCF", "5"]
     kinds = [attributes.get("class") for tag, attributes in page.elements if tag in ("td", "th")]
     assert kinds[:4] == [None, "number", None, "number"]
 
@@ -154,13 +120,13 @@ def test_the_summary_has_its_caption_and_numbers_below_their_names(delivery):
 def test_one_read_is_one_read_and_one_byte_one_byte(delivery):
     (delivery.folder / "table.tsv").write_bytes(b"\n")
     experiments = [{**delivery.experiments[0], "asked": {"depth": 1.0}}]
-    cells = Reader(write_page(replace(delivery, experiments=experiments), None, "", []).read_text("utf-8")).cells
+    cells = Reader(write_page(replace(delivery, experiments=experiments), None, "", []).read_text("utf-8")).texts
     assert "1 read" in cells
     assert cells[cells.index("table.tsv") + 2] == "1 byte"
 
 
 def test_a_model_whose_assays_are_not_known_is_not_said_to_know_any(delivery, written):
-    assert "H3K4me3, CTCF, <new>" in Reader(written).cells
+    assert "H3K4me3, CTCF, <new>" in Reader(written).texts
     text = write_page(replace(delivery, model={**delivery.model, "assays": []}), None, "", []).read_text("utf-8")
     assert "assays it knows" not in text
 
@@ -174,7 +140,7 @@ def test_denoised_and_imputed_have_the_colours_of_their_tracks(delivery, written
 
 
 def test_sizes_are_readable_and_checksums_short(delivery, written):
-    cells = Reader(written).cells
+    cells = Reader(written).texts
     row = cells.index("table.tsv")
     n_bytes = (delivery.folder / "table.tsv").stat().st_size
     assert 10_000 <= n_bytes < 20_000
