@@ -1,9 +1,12 @@
 """Where scores go: TSV on stdout, one file, or a folder with a page."""
 
+import errno
+import os
 import re
 import shutil
 import sys
 from collections.abc import Sequence
+from io import UnsupportedOperation
 from pathlib import Path
 
 import click
@@ -39,7 +42,7 @@ _OTHER_FORMATS = frozenset(
 def check_scores_output(output: Path | None, *, inputs: Sequence[Path | None]) -> None:
     """Raise OutputError unless the scores can be written; call it before the work."""
     if output is None or output == STDOUT:
-        if sys.stdout is None:
+        if not _takes_output():
             raise OutputError("stdout: is closed; give OUT.tsv, OUT.json or a folder with -o")
         return
     if not str(output) or output == Path():
@@ -58,6 +61,17 @@ def check_scores_output(output: Path | None, *, inputs: Sequence[Path | None]) -
         if other:
             raise OutputError(f"{output}: holds {other[0]}, which would be lost; give a new folder with -o")
     check_writable(output.absolute().parent / f"{output.name}.probe")
+
+
+def _takes_output() -> bool:
+    """Return whether stdout is open for writing; a closed one was opened to nothing, for reading."""
+    try:
+        os.write(sys.stdout.fileno(), b"")
+    except UnsupportedOperation:  # no file of the system's
+        return True
+    except OSError as error:
+        return error.errno != errno.EBADF
+    return True
 
 
 def deliver_scores(report: JudgementReport, output: Path | None) -> None:

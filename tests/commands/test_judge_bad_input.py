@@ -111,7 +111,7 @@ def test_given_tracks_that_cannot_be_judged(candi: Callable, tracks, replaced, m
         ({}, ("--resolution", "10000000"), ["--resolution"]),
         ({}, ("--bed", "a\tb=x.bed"), ["--bed", "plain text"]),
         ({}, ("--bed", "predicted top 1 %=x.bed"), ["taken"]),
-        ({}, ("--blacklist", ""), ["--blacklist", "names no file"]),
+        ({}, ("--blacklist", ""), ["--blacklist", "empty"]),
     ],
 )
 def test_options_of_given_tracks_that_contradict_each_other(candi: Callable, tracks, replaced, more, parts):

@@ -11,9 +11,9 @@ from candi_cli.errors import StoreError
 from candi_cli.evaluation.levels import Levels, fit_levels
 from candi_cli.genome import Region
 from candi_cli.judging.grid import Grid
-from candi_cli.judging.tracks import Observed, check_grids, judged_regions, kinds_of, read_track
+from candi_cli.judging.tracks import Observed, check_grids, judged_regions, read_track
 from candi_cli.store import Store
-from candi_cli.store.predictions import Described, Predictions, PredictionWriter
+from candi_cli.store.predictions import Described, Predictions, PredictionWriter, kinds_of
 
 KEY = ("cell", "H3K4me3")
 SPANS = {"chrA": [[0, 1_010], [2_000, 100_010]], "chrB": [[55, 60_000]]}  # ends within bins
@@ -108,7 +108,7 @@ def test_predictions_lie_beside_what_was_observed(store: Store, tmp_path: Path, 
     values = write(tmp_path / "p.h5", {"parameters": {}, "levels": {"signal": levels.to_json()}})
     with Predictions(tmp_path / "p.h5") as file:
         check_grids(file, store)
-        assert kinds_of(file.described.tracks[KEY]) == ["signal"]
+        assert kinds_of(file.described.tracks[KEY]["parameters"]) == ["signal"]
         wanted = judged_regions(file, "cell", [Region("chrA", 0, 2_000), Region("chrB", 30_000, 60_000)])
         assert wanted == [Region("chrA", 1_000, 2_000), Region("chrB", 30_000, 60_000)]
         assert judged_regions(file, "cell", []) == file.regions("cell")

@@ -101,7 +101,7 @@ def denoised(model: Loaded, path: Path, out: Path) -> tuple[dict[str, np.ndarray
     with Store.open(path) as store:
         (held,) = (
             each
-            for each in held_out(model, store, None, pools=[DENOISED], assays=(), kinds=("counts", "signal"))
+            for each in held_out(model, store, None, pools=[DENOISED], assays=(), kinds=("counts", "signal"), dna=False)
             if each.biosample == "sim1"
         )
         region = Region("chr2", 0, 40_000)
