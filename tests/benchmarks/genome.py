@@ -3,9 +3,12 @@
     python tests/benchmarks/genome.py chr21      # all 35 assays of `base` on chr21, from reads that lie everywhere
     python tests/benchmarks/genome.py memory     # all of hg38 from a BAM with few reads: peak memory
     python tests/benchmarks/genome.py writing    # one track of all of hg38 from predictions that are there
+    python tests/benchmarks/genome.py host --reads 30000000 -@ 4 --milliseconds 21    # all but the GPU's own work
 
 The models are untrained: what is predicted does not matter to the cost. Beside writing stands pyBigWig alone, as one
-would call it in a script, in the same run. Figures of a GPU are missing where there is none.
+would call it in a script, in the same run. `host` runs `candi denoise` on a BAM of all of hg38 with a device that only
+waits, as long for 90 windows as a GPU was measured to take, and tells which share of the time it was busy: what the
+host can do, not what a GPU does.
 """
 
 import argparse
@@ -14,7 +17,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -173,6 +177,56 @@ def naive(path: Path, source: Source, n_bins: int) -> None:
     show("pyBigWig alone", time.perf_counter() - start, path, n_bins)
 
 
+class Waiting:
+    """A forward pass that takes its time and no processor, in the place of a network on a GPU.
+
+    Parameters
+    ----------
+    milliseconds : of 90 windows
+    """
+
+    def __init__(self, milliseconds: float) -> None:
+        self.seconds, self.begun, self.busy, self.ended = milliseconds / 90e3, 0.0, 0.0, 0.0
+        rng = np.random.default_rng(0)
+        smooth = np.cumsum(rng.normal(0, 0.05, (64, 1200, 2)), axis=1) - 1
+        self.windows = list(smooth.astype(np.float32))
+
+    @contextmanager
+    def __call__(self, *_: object) -> Iterator[Callable[..., list[np.ndarray]]]:
+        """Provide the function that waits, as `prediction._forwarding` provides one that computes."""
+
+        def wait(_batch: object, n: int, _select: object) -> list[np.ndarray]:
+            self.begun = self.begun or time.perf_counter()
+            time.sleep(n * self.seconds)
+            self.busy += n * self.seconds
+            self.ended = time.perf_counter()
+            return [self.windows[number % 64] for number in range(n)]
+
+        yield wait
+
+
+def host(folder: Path, threads: int, n_reads: int, milliseconds: float) -> None:
+    """Denoise all of hg38 with a device that waits."""
+    from candi_cli.commands import _prediction, main
+    from candi_cli.model import prediction
+
+    bam, model, waiting = folder / "hg38.bam", folder / "base.safetensors", Waiting(milliseconds)
+    start = time.perf_counter()
+    make_bam(bam, hg38(), n_reads)
+    make_model(model, n_assays=5)
+    print(f"made {n_reads:,} reads in {time.perf_counter() - start:.0f} s", flush=True)
+    prediction._forwarding = waiting  # type: ignore[assignment]
+    _prediction.choose = lambda _name: torch.device("cuda")
+    start = time.perf_counter()
+    arguments = ["denoise", bam, "--covariates", sheet_of(folder, bam), "-m", model, "-@", threads, "-o"]
+    if main([*map(str, arguments), str(folder / "out.bw")]):
+        raise SystemExit(1)
+    whole, span = time.perf_counter() - start, waiting.ended - waiting.begun
+    print(f"hg38, {n_reads:,} reads, one track, {threads} threads, {milliseconds} ms for 90 windows: {whole:.0f} s")
+    print(f"  until the first window {waiting.begun - start:.0f} s, windows {span:.0f} s", end="")
+    print(f" (device busy {100 * waiting.busy / span:.0f} %), then {whole - waiting.ended + start:.0f} s")
+
+
 def show(name: str, seconds: float, path: Path, n_bins: int) -> None:
     """Print a row of the table."""
     per_bin = f"{1e6 * seconds / n_bins:8.3f} us a bin{path.stat().st_size / n_bins:8.2f} bytes a bin"
@@ -182,10 +236,11 @@ def show(name: str, seconds: float, path: Path, n_bins: int) -> None:
 def main() -> None:
     """Run one of the benchmarks."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["chr21", "memory", "writing"])
+    parser.add_argument("what", choices=["chr21", "memory", "writing", "host"])
     parser.add_argument("-@", "--threads", type=int, default=2)
     parser.add_argument("--reads", type=int, default=1_000_000, help="of the BAM over all of hg38")
     parser.add_argument("--chroms", nargs="*", help="of `writing`; default: all of hg38")
+    parser.add_argument("--milliseconds", type=float, default=21, help="of `host`: of 90 windows on the device")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
@@ -193,6 +248,8 @@ def main() -> None:
             chr21(folder, options.threads)
         elif options.what == "memory":
             memory(folder, options.threads, options.reads)
+        elif options.what == "host":
+            host(folder, options.threads, options.reads, options.milliseconds)
         else:
             sizes = hg38()
             writing(folder, {chrom: sizes[chrom] for chrom in options.chroms or sizes})
