@@ -28,6 +28,7 @@ COPY, SMOOTH_COPY, MARGINAL = "input", "input, smoothed", "best marginal"
 RIVALS = (AVERAGE, MATCHED, SMOOTH_AVERAGE, COPY, SMOOTH_COPY, MARGINAL)
 _PIECE_BINS = 1 << 18
 Array = NDArray[np.float64]
+Mask = NDArray[np.bool_]
 
 
 class Others(NamedTuple):
@@ -63,16 +64,40 @@ class Rival(NamedTuple):
     log_likelihood: Array
 
 
+class _Spread(NamedTuple):
+    """The mean of tracks so far, and the sum of squares about it (Welford 1962, Technometrics 4, 419): shape (L,)."""
+
+    mean: Array
+    squares: Array
+
+    @classmethod
+    def empty(cls, n_bins: int) -> "_Spread":
+        return cls(np.zeros(n_bins), np.zeros(n_bins))
+
+    def add(self, values: Array, measured: Mask, n: NDArray[np.int64]) -> None:
+        """Add a track where it was measured, in n tracks by now: values and n of shape (measured bins,)."""
+        step = values - self.mean[measured]
+        self.mean[measured] += step / n
+        self.squares[measured] += step * (values - self.mean[measured])
+
+
 ACTIVE = 2.0  # -log10 p above which a bin counts as active: p < 0.01
 
 
-def others_of(stores: Sequence[Store], biosample: str, assay: str, kind: str, grid: Grid) -> Others | None:
+def others_of(
+    stores: Sequence[Store], biosample: str, assay: str, kind: str, grid: Grid, kept: Mask | None = None
+) -> Others | None:
     """Return what the other biosamples say of an assay, each once; None where no other has it.
 
     One track is held at a time.
+
+    Parameters
+    ----------
+    kept : shape (L,), the bins that are not excluded, outside of which nothing counts as measured; all where None
     """
-    total, squares, ordered = np.zeros(grid.n_bins), np.zeros(grid.n_bins), np.zeros(grid.n_bins)
+    total, ordered = np.zeros((2, grid.n_bins))
     active = np.zeros((2, grid.n_bins), dtype=np.int64)
+    spread = _Spread.empty(grid.n_bins) if kind == "signal" else None
     names: list[str] = []
     for store in stores:
         observed = Observed(store)
@@ -83,7 +108,7 @@ def others_of(stores: Sequence[Store], biosample: str, assay: str, kind: str, gr
             if kind == "counts" and not depth:
                 continue
             values = observed.read(other, assay, kind, grid).astype(np.float64)
-            measured = np.isfinite(values)
+            measured = np.isfinite(values) if kept is None else np.isfinite(values) & kept
             if not measured.any():
                 continue
             known = values[measured] / (depth / 1e6 if kind == "counts" and depth else 1)
@@ -91,38 +116,17 @@ def others_of(stores: Sequence[Store], biosample: str, assay: str, kind: str, gr
             # np.quantile is for a few quantiles: it looks for each of them anew
             places = np.linspace(0, len(known) - 1, grid.n_bins)
             ordered += np.interp(places, np.arange(len(known)), np.sort(known))
-            if kind == "signal":
-                squares[measured] += np.square(np.sinh(known))
-                active[0, measured] += known > np.arcsinh(ACTIVE)
             active[1] += measured
+            if spread is not None:
+                active[0, measured] += known > np.arcsinh(ACTIVE)
+                spread.add(np.sinh(known), measured, active[1, measured])
             names.append(other)
     if not names:
         return None
     n = active[1]
     mean = np.where(n > 0, total / np.maximum(n, 1), np.nan)
-    variance = None
-    if kind == "signal" and len(names) > 1:
-        variance = _variance(stores, names, biosample, assay, grid)
+    variance = spread.squares / np.maximum(n, 1) if spread is not None and len(names) > 1 else None
     return Others(mean, variance, active, ordered / len(names), tuple(names))
-
-
-def _variance(stores: Sequence[Store], names: Sequence[str], biosample: str, assay: str, grid: Grid) -> Array:
-    """Return the variance of -log10 p over biosamples: shape (L,), 0 where fewer than two were measured."""
-    mean, m2, n = np.zeros(grid.n_bins), np.zeros(grid.n_bins), np.zeros(grid.n_bins)
-    seen: set[str] = {biosample}
-    for store in stores:
-        observed = Observed(store)
-        for other in store.biosamples:
-            if other in seen or other not in names or "signal" not in observed.kinds(other, assay):
-                continue
-            seen.add(other)
-            values = np.sinh(observed.read(other, assay, "signal", grid).astype(np.float64))
-            measured = np.isfinite(values)
-            n += measured
-            step = np.where(measured, values - mean, 0)
-            mean += step / np.maximum(n, 1)
-            m2 += np.where(measured, step * (values - mean), 0)
-    return m2 / np.maximum(n, 1)
 
 
 def own_input(store: Store, biosample: str, assay: str, folds: Sequence[int] | None, grid: Grid) -> Array:

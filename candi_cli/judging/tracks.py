@@ -1,7 +1,7 @@
 """A predicted track beside what was observed, in memory: from files of predictions and a store."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -54,6 +54,15 @@ class JudgedTrack:
     def known(self) -> NDArray[np.bool_]:
         """Which bins were both measured and predicted: shape (L,)."""
         return np.isfinite(self.observed) & np.isfinite(self.parameters).all(axis=0)
+
+    def only(self, kept: NDArray[np.bool_]) -> "JudgedTrack":
+        """Return the track as if nothing had been measured outside of some bins.
+
+        Parameters
+        ----------
+        kept : shape (L,)
+        """
+        return self if kept.all() else replace(self, observed=np.where(kept, self.observed, np.float32(np.nan)))
 
     @property
     def expected(self) -> NDArray[np.float64]:

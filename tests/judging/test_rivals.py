@@ -96,6 +96,25 @@ def test_where_fewer_than_two_were_measured_there_is_no_variance(opened: Callabl
 
 
 @pytest.mark.parametrize("kind", ["counts", "signal", "peaks"])
+def test_others_hold_no_trace_of_excluded_bins(kind: str, opened: Callable, grid: Grid):
+    content = experiments()
+    excluded = np.arange(N) % 7 == 3
+    loud = {
+        key: {layer: np.where(excluded, each.max() + 1, each) if layer == kind else each for layer, each in own.items()}
+        for key, own in content.items()
+    }
+    same, found, without = (
+        others_of([opened(name, each)], "one", MARK, kind, grid, mask)
+        for name, each, mask in (("a", content, ~excluded), ("b", loud, ~excluded), ("c", loud, None))
+    )
+    assert np.isnan(found.mean[excluded]).all()
+    assert without.quantiles[-1] > found.quantiles[-1]
+    np.testing.assert_array_equal(found.quantiles, same.quantiles)
+    np.testing.assert_array_equal(found.mean, same.mean)
+    np.testing.assert_array_equal(found.mean[~excluded], without.mean[~excluded])
+
+
+@pytest.mark.parametrize("kind", ["counts", "signal", "peaks"])
 def test_others_hold_no_trace_of_the_own_biosample(kind: str, opened: Callable, grid: Grid):
     content = experiments()
     changed = {**content, ("one", MARK): experiments(seed=99)["three", MARK]}
