@@ -15,12 +15,11 @@ from candi_cli.commands._score_pages import Agreement, evaluation_page
 from candi_cli.commands._scores_output import check_scores_output, deliver_scores
 from candi_cli.errors import RequestError
 from candi_cli.evaluation.challenge import BIN_BP
-from candi_cli.evaluation.scores import CvErrors, error_by_cv
 from candi_cli.judging.agreement import (
     Predictor,
     agreement_rows,
     challenge_rows,
-    cv_of,
+    errors_of,
     partition_rows,
     peak_rows,
     predictors,
@@ -30,7 +29,7 @@ from candi_cli.judging.agreement import (
 from candi_cli.judging.classes import GENOME, Mask
 from candi_cli.judging.rivals import Others, others_of, own_input, rivals_of
 from candi_cli.judging.table import Row
-from candi_cli.judging.tracks import DENOISED, GIVEN, JudgedTrack
+from candi_cli.judging.tracks import DENOISED, GIVEN
 
 
 def evaluate(options: JudgeOptions, *, partitions: bool, expression: Path | None) -> None:
@@ -49,13 +48,14 @@ def evaluate(options: JudgeOptions, *, partitions: bool, expression: Path | None
         rows: list[Row] = []
         judged: list[Agreement] = []
         for each in judgement.tracks():
-            track = each.track
-            masks = annotated.annotation.masks(track.grid)
+            masks = annotated.annotation.masks(each.track.grid)
+            track = each.track.only(masks[GENOME])  # so that no rival is fitted to what is left out
             judgement.begin(track, masks[GENOME])
-            rows += _rows(each, masks, annotated, judgement, partitions=partitions)
+            rows += _rows(each._replace(track=track), masks, annotated, judgement, partitions=partitions)
             if track.kind != "peaks":
-                kept = track.known & masks[GENOME]
-                judged.append(Agreement.of(track, kept, _errors(track, kept)))
+                errors = errors_of(track, masks[GENOME])
+                rows += uncertainty_rows(track, masks[GENOME], errors)
+                judged.append(Agreement.of(track, track.known, errors))
         judgement.note_empty(rows)
         summary = summary_rows(rows, seed=options.seed)
         if expressed is not None:
@@ -63,16 +63,12 @@ def evaluate(options: JudgeOptions, *, partitions: bool, expression: Path | None
         deliver_scores(evaluation_page(judgement, rows, judged, summary), options.output)
 
 
-def _errors(track: JudgedTrack, chosen: Mask) -> CvErrors:
-    return error_by_cv(track.observed[chosen], track.expected[chosen], cv_of(track)[chosen])
-
-
 def _rows(
     judged: Judged, masks: dict[str, Mask], annotated: Annotated, judgement: Judgement, *, partitions: bool
 ) -> Iterator[Row]:
-    """Yield every score of one track."""
+    """Yield the scores of one track and its rivals."""
     track = judged.track
-    others = others_of(judged.stores, track.biosample, track.assay, track.kind, track.grid)
+    others = others_of(judged.stores, track.biosample, track.assay, track.kind, track.grid, masks[GENOME])
     if track.kind == "peaks":
         yield from peak_rows(track, masks, others)
         return
@@ -80,7 +76,6 @@ def _rows(
     yield from agreement_rows(track, several, masks)
     if track.kind == "signal":
         yield from _challenge(judged, several, annotated, others, judgement, masks[GENOME])
-    yield from uncertainty_rows(track, masks[GENOME])
     if partitions:
         yield from partition_rows(track, several, masks[GENOME], others)
 

@@ -24,7 +24,7 @@ from candi_cli.evaluation.reliability import (
     precision,
     recall,
 )
-from candi_cli.evaluation.scores import error_by_cv, in_top, mean_with_error, missed, track_scores
+from candi_cli.evaluation.scores import CvErrors, error_by_cv, in_top, mean_with_error, missed, track_scores
 from candi_cli.evaluation.tracks import (
     coefficient_of_variation,
     negative_binomial_quantiles,
@@ -242,17 +242,24 @@ def cv_of(track: JudgedTrack) -> Array:
     return coefficient_of_variation(*track.parameters)
 
 
-def uncertainty_rows(track: JudgedTrack, kept: Mask) -> Iterator[Row]:
-    """Yield whether the coefficient of variation orders errors, and points to observed peaks that are missed."""
+def uncertainty_rows(track: JudgedTrack, kept: Mask, errors: CvErrors) -> Iterator[Row]:
+    """Yield whether the coefficient of variation orders errors, and points to observed peaks that are missed.
+
+    Parameters
+    ----------
+    errors : of the kept bins
+    """
     chosen = kept & track.known
     if not chosen.any():
         return
-    observed, expected, cv = track.observed[chosen].astype(np.float64), track.expected[chosen], cv_of(track)[chosen]
-    errors = error_by_cv(observed, expected, cv)
-    n = int(chosen.sum())
+    observed, cv = track.observed[chosen].astype(np.float64), cv_of(track)[chosen]
+    n = len(observed)
     constant = "the coefficient of variation, or the error, is constant" if math.isnan(errors.spearman) else ""
     yield row_of(track, GENOME, MODEL, "cv_error_spearman", errors.spearman, n=n, note=constant)
-    found = missed(observed, *interval_of(track, chosen, MISSED_INTERVAL), in_top(observed), cv)
+    peaks = in_top(observed)
+    lower, upper = np.zeros((2, n))
+    lower[peaks], upper[peaks] = interval_of(track, np.flatnonzero(chosen)[peaks], MISSED_INTERVAL)
+    found = missed(observed, lower, upper, peaks, cv)
     share = found.n_above / found.n if found.n else math.nan
     note = "above the 95 % interval" if found.n else "no bins"
     yield row_of(track, TOP_OBSERVED, MODEL, "missed", share, n=found.n, note=note)
@@ -261,16 +268,30 @@ def uncertainty_rows(track: JudgedTrack, kept: Mask) -> Iterator[Row]:
         yield row_of(track, TOP_OBSERVED, MODEL, name, getattr(found, name), n=size, note="" if size else "no bins")
 
 
-def interval_of(track: JudgedTrack, chosen: Mask, level: float) -> tuple[Array, Array]:
-    """Return the bounds of the central interval of some bins: shape (n,) each."""
-    levels = np.array([(1 - level) / 2, (1 + level) / 2])
-    parameters = track.parameters[:, chosen].astype(np.float64)
-    if track.kind == "counts":
-        lower, upper = negative_binomial_quantiles(levels, *parameters)
-        return lower, upper
-    mean, sd = parameters
-    z = float(ndtri(levels[1]))
-    return np.maximum(mean - z * sd, 0), np.maximum(mean + z * sd, 0)  # as tracks are written
+def errors_of(track: JudgedTrack, kept: Mask) -> CvErrors:
+    """Return the errors of the kept bins by their coefficient of variation."""
+    chosen = kept & track.known
+    return error_by_cv(track.observed[chosen], track.expected[chosen], cv_of(track)[chosen])
+
+
+def interval_of(track: JudgedTrack, bins: NDArray[np.int64] | Mask, level: float) -> tuple[Array, Array]:
+    """Return the bounds of the central interval of some bins, as tracks are written: shape (n,) each.
+
+    Parameters
+    ----------
+    bins : places in the arrays of the track, shape (n,), or which of them, shape (L,)
+    """
+    location, spread = track.parameters[:, bins].astype(np.float64)
+    asked = np.full(len(location), level) if track.levels is None else track.levels.at(level, location)
+    if track.kind == "signal":
+        reach = ndtri((1 + asked) / 2) * spread
+        return np.maximum(location - reach, 0), np.maximum(location + reach, 0)
+    lower, upper = np.empty((2, len(location)))
+    for each in np.unique(asked):
+        here = asked == each
+        tails = [(1 - each) / 2, (1 + each) / 2]
+        lower[here], upper[here] = negative_binomial_quantiles(tails, location[here], spread[here])
+    return lower, upper
 
 
 def summary_rows(rows: Sequence[Row], *, seed: int) -> list[Row]:

@@ -335,6 +335,9 @@ def test_classes_are_the_bins_of_their_files_less_the_blacklist(candi: Callable,
                 if (row["region"], row["track"], row["score"]) == (name, kind, "mse") and row["biosample"] == "cell"
             }
             assert n == {int(here.sum())}, name
+        marginal = values(rows, region="genome", track=kind, predictor="best marginal")  # of what it is judged by
+        assert marginal["r2"] == pytest.approx(0, abs=1e-6)
+        assert marginal["mse"] == pytest.approx(truth[kind][kept].astype(float).var(), rel=1e-5)
     peaks = values(rows, region="mine", track="peaks", predictor="model")
     assert peaks["base_rate"] == pytest.approx(known.peaks[classes["mine"] & kept].mean(), rel=1e-5)
     black_bins = int((~kept).sum())

@@ -2,12 +2,16 @@
 
 import math
 from collections.abc import Iterable
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from scipy import stats
 from sklearn import metrics
 
+from candi_cli.evaluation.levels import EDGES, Levels
+from candi_cli.evaluation.recalibration import LEVEL_GRID, LevelMap
+from candi_cli.export.quantities import Quantity
 from candi_cli.genome import Region
 from candi_cli.judging.agreement import (
     MATCHED_MODEL,
@@ -18,6 +22,7 @@ from candi_cli.judging.agreement import (
     agreement_rows,
     challenge_rows,
     cv_of,
+    errors_of,
     interval_of,
     model_log_likelihood,
     partition_rows,
@@ -267,6 +272,10 @@ def test_partitions_are_deciles_of_the_signal_and_numbers_of_active_biosamples(s
     assert row.value == pytest.approx(np.mean((signal.observed[nowhere] - signal.expected[nowhere]) ** 2), rel=1e-6)
 
 
+def uncertainty(track: JudgedTrack, kept: np.ndarray) -> Iterable[Row]:
+    return uncertainty_rows(track, kept, errors_of(track, kept))
+
+
 @pytest.mark.parametrize("kind", ["signal", "counts"])
 def test_uncertainty_by_scipy(kind: str, signal: JudgedTrack, counts: JudgedTrack, masks):
     track = signal if kind == "signal" else counts
@@ -282,7 +291,7 @@ def test_uncertainty_by_scipy(kind: str, signal: JudgedTrack, counts: JudgedTrac
     cv = cv_of(track)[here]
     if kind == "counts":
         np.testing.assert_allclose(cv, sd / x, rtol=1e-6)
-    rows = list(uncertainty_rows(track, masks["genome"]))
+    rows = list(uncertainty(track, masks["genome"]))
     spearman = one(rows, score="cv_error_spearman").value
     assert spearman == pytest.approx(stats.spearmanr(cv, np.abs(y - x)).statistic, abs=1e-9)
     threshold = np.sort(y)[-int(0.01 * len(y))]
@@ -294,12 +303,12 @@ def test_uncertainty_by_scipy(kind: str, signal: JudgedTrack, counts: JudgedTrac
 
 def test_scores_of_misses_that_do_not_exist_say_why(make_track):
     flat = make_track("signal", np.ones(N), np.ones(N), np.ones(N))  # nothing is above its interval
-    rows = list(uncertainty_rows(flat, np.ones(N, dtype=bool)))
+    rows = list(uncertainty(flat, np.ones(N, dtype=bool)))
     missing = [row for row in rows if math.isnan(row.value)]
     assert {row.score for row in missing} == {"cv_error_spearman", "flagged_missed"}
     assert all(row.note for row in missing)
     few = make_track("signal", np.ones(50), np.ones(50), np.ones(50), on=Grid([Region("chrA", 0, 1_250)], 25))
-    assert all(row.note for row in uncertainty_rows(few, np.ones(50, dtype=bool)) if math.isnan(row.value))
+    assert all(row.note for row in uncertainty(few, np.ones(50, dtype=bool)) if math.isnan(row.value))
 
 
 def test_no_bound_of_an_interval_is_below_0(make_track):
@@ -307,7 +316,29 @@ def test_no_bound_of_an_interval_is_below_0(make_track):
     lower, upper = interval_of(low, np.ones(N, dtype=bool), 0.95)
     assert (lower == 0).all()
     assert (upper == 0).all()
-    assert one(uncertainty_rows(low, np.ones(N, dtype=bool)), score="missed").value == 0  # 0 is inside
+    assert one(uncertainty(low, np.ones(N, dtype=bool)), score="missed").value == 0  # 0 is inside
+
+
+@pytest.mark.parametrize("kind", ["signal", "counts"])
+def test_misses_of_a_recalibrated_model_are_of_the_intervals_that_it_writes(kind: str, signal, counts, masks):
+    track = signal if kind == "signal" else counts
+    asked = 0.5 + np.arange(len(EDGES[kind]) + 1) / 20  # of an interval that is to cover anything, in each stratum
+    track = replace(track, levels=Levels(kind, tuple(LevelMap(levels=(each,) * len(LEVEL_GRID)) for each in asked)))
+    here = masks["genome"] & track.known
+    lower, upper = (
+        Quantity(kind, name, (1 + sign * 0.95) / 2).of(track.parameters[:, here], track.levels)
+        for name, sign in (("lower", -1), ("upper", 1))
+    )
+    if kind == "signal":
+        lower, upper = np.arcsinh(lower), np.arcsinh(upper)
+    found = interval_of(track, here, 0.95)
+    np.testing.assert_allclose(found, (lower, upper), rtol=1e-9, atol=1e-9)
+    y = track.observed[here].astype(float)
+    high = y >= np.sort(y)[-int(0.01 * len(y))]
+    plain, recalibrated = (one(uncertainty(each, masks["genome"]), score="missed").value
+                           for each in (replace(track, levels=None), track))  # fmt: skip
+    assert recalibrated == pytest.approx((y > upper)[high].mean())
+    assert recalibrated > plain
 
 
 # ---- over tracks
