@@ -335,9 +335,6 @@ def test_classes_are_the_bins_of_their_files_less_the_blacklist(candi: Callable,
                 if (row["region"], row["track"], row["score"]) == (name, kind, "mse") and row["biosample"] == "cell"
             }
             assert n == {int(here.sum())}, name
-        marginal = values(rows, region="genome", track=kind, predictor="best marginal")  # of what it is judged by
-        assert marginal["r2"] == pytest.approx(0, abs=1e-6)
-        assert marginal["mse"] == pytest.approx(truth[kind][kept].astype(float).var(), rel=1e-5)
     peaks = values(rows, region="mine", track="peaks", predictor="model")
     assert peaks["base_rate"] == pytest.approx(known.peaks[classes["mine"] & kept].mean(), rel=1e-5)
     black_bins = int((~kept).sum())
@@ -417,6 +414,20 @@ def test_given_tracks_of_the_same_numbers_have_the_same_scores(
         assert found.keys() >= {key for key in reference if not key.startswith("challenge")}
         for score in found.keys() & reference.keys():
             assert found[score] == pytest.approx(reference[score], rel=2e-3, abs=2e-4), (name, score)
+
+
+def test_no_rival_is_fitted_to_the_blacklist(candi: Callable, known: Known, tmp_path: Path):
+    black = [("chrA", 20_000, 40_000)]
+    (tmp_path / "black.bed").write_text("chrA\t20000\t40000\n")
+    observed = np.where(inside(black), 1_000.0, known.counts)  # of artefacts, as blacklists are made of
+    options: list[object] = ["--track", "counts", "--blacklist", tmp_path / "black.bed"]
+    for name, track in (("mean", np.exp(known.written("count_log_mean"))), ("sd", np.ones(N)), ("observed", observed)):
+        options += [f"--{name}", write_bigwig(tmp_path / f"{name}.bw", track)]
+    ran = candi("evaluate", *options, "--quiet")
+    assert ran.code == 0, ran.err
+    marginal = values(rows_of(ran.out), region="genome", track="counts", predictor="best marginal")
+    assert marginal["r2"] == pytest.approx(0, abs=1e-6)
+    assert marginal["mse"] == pytest.approx(known.counts[~inside(black)].var(), rel=1e-4)
 
 
 def test_given_counts_have_the_same_scores(candi: Callable, known: Known, expected: dict, tmp_path: Path):
