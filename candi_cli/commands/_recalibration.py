@@ -24,7 +24,7 @@ from candi_cli.evaluation.recalibration import (
 )
 from candi_cli.judging.classes import GENOME, Mask
 from candi_cli.judging.tracks import JudgedTrack
-from candi_cli.model.recalibration import Fit
+from candi_cli.model.recalibration import Fit, correct
 from candi_cli.store.predictions import PARAMETERS
 
 MOST_BINS = 1 << 20  # kept of one track: biosamples count alike, whatever their size
@@ -101,6 +101,7 @@ def _scores(kind: str, observed: NDArray[np.float32], parameters: NDArray[np.flo
 
 def recalibrated(track: JudgedTrack, fit: Fit) -> JudgedTrack:
     """Return a track as the recalibrated model would predict it."""
-    scale, shift = np.array([fit.parameters[name] for name in PARAMETERS[track.kind]], dtype=np.float32).T[..., None]
+    names = PARAMETERS[track.kind]
+    parameters = correct(track.parameters.T, names, [fit.parameters[name] for name in names]).T
     levels = Levels.from_json(fit.kind, fit.levels) if fit.levels is not None else None
-    return replace(track, parameters=track.parameters * scale + shift, levels=levels)
+    return replace(track, parameters=np.ascontiguousarray(parameters), levels=levels)

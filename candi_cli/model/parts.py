@@ -6,16 +6,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 
-from candi_cli.evaluation.tracks import LOG_LIMIT
 from candi_cli.genome import Region, Window, tile
 from candi_cli.model import FAMILIES, Loaded
 from candi_cli.model.device import Device
 from candi_cli.model.prediction import Select, Values, Windows, predict
+from candi_cli.model.recalibration import correct
 from candi_cli.parts import PartsFolder, making
-from candi_cli.store.predictions import PARAMETERS, Described, PredictionWriter
+from candi_cli.store.predictions import Described, PredictionWriter
 
 Advance = Callable[[int, str], None]
 
@@ -136,14 +135,12 @@ def _correction(described: Described, biosample: str) -> Callable[[Values], Valu
     fits = [described.tracks[biosample, assay].get("recalibration") for assay in described.assays(biosample)]
     if not any(fits):
         return lambda values: values
-    factors, limits = [], []
+    names, factors = [], []
     for assay, name in described.parameters(biosample):
         fit = described.tracks[biosample, assay].get("recalibration") or {}
+        names.append(name)
         factors.append(fit.get("parameters", {}).get(name, (1.0, 0.0)))
-        limits.append(LOG_LIMIT if name in PARAMETERS["counts"] else np.inf)
-    scale, shift = np.array(factors, dtype=np.float32).T
-    most = np.array(limits, dtype=np.float32)
-    return lambda values: np.clip(values * scale + shift, -most, most)
+    return lambda values: correct(values, names, factors)
 
 
 def _select(model: Loaded, described: Described, biosample: str) -> Select:

@@ -6,11 +6,15 @@ distribution becomes `scale * parameter + shift`. And the level of a central int
 covered as much as was asked for on the data that it was fit to, at each strength of prediction.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from candi_cli.evaluation.levels import Levels
+from candi_cli.evaluation.tracks import LOG_LIMIT
 from candi_cli.store.predictions import PARAMETERS
 
 _POOLS = ("denoised", "imputed")
@@ -113,6 +117,21 @@ class Recalibration:
     def to_json(self) -> dict[str, Any]:
         """Return it as plain JSON values."""
         return asdict(self)
+
+
+def correct(
+    values: NDArray[np.float32], names: Sequence[str], factors: Sequence[Sequence[float]]
+) -> NDArray[np.float32]:
+    """Return parameters scaled and shifted, those of counts no further than quantiles reach: shape (L, P).
+
+    Parameters
+    ----------
+    values : shape (L, P)
+    names : of the P parameters; factors : a scale and a shift of each
+    """
+    scale, shift = np.array(factors, dtype=np.float32).T
+    most = np.array([LOG_LIMIT if name in PARAMETERS["counts"] else np.inf for name in names], dtype=np.float32)
+    return np.clip(values * scale + shift, -most, most)
 
 
 def _factors(values: Any) -> tuple[float, float]:

@@ -11,11 +11,17 @@ import pytest
 
 from candi_cli.commands._judge_options import JudgeOptions
 from candi_cli.commands._judging import Judgement
+from candi_cli.commands._recalibration import recalibrated
 from candi_cli.commands.calibrate import command
 from candi_cli.counting import CountingRule
 from candi_cli.covariates import Covariates
+from candi_cli.evaluation.recalibration import CountFactors
+from candi_cli.evaluation.tracks import LOG_LIMIT
 from candi_cli.genome import Region
+from candi_cli.judging.grid import Grid
+from candi_cli.judging.tracks import JudgedTrack
 from candi_cli.model import load
+from candi_cli.model.recalibration import Fit
 from candi_cli.store import Store
 from candi_cli.store.predictions import PARAMETERS, Described, Predictions, PredictionWriter
 
@@ -213,6 +219,17 @@ def test_fit_mends_a_wrong_spread_and_scale_on_chromosomes_that_it_has_not_seen(
     assert card.recalibration.fitted_on["regions"] == ["chr1"]
     temperatures = [fit.parameters["signal_sd"][0] for fit in card.recalibration.fits if fit.kind == "signal"]
     assert temperatures == pytest.approx([1 / 3] * len(temperatures), rel=0.05)
+
+
+def test_what_is_judged_after_a_fit_is_within_the_limits_of_what_is_written():
+    grid = Grid([Region("chrA", 0, 100)], RESOLUTION)
+    parameters = np.array([[-15.0, 0.0, 1.0, 15.0], [15.0, 1.0, 0.0, -15.0]], dtype=np.float32)
+    track = JudgedTrack(*KEY, "imputed", "counts", grid, np.zeros(4, dtype=np.float32), parameters)
+    factors = {"count_log_mean": (1.0, 2.0), "count_log_dispersion": (1.0, 3.0)}
+    after = recalibrated(track, Fit(KEY[1], "imputed", "counts", factors, None, 1000))
+    expected = CountFactors(2.0, 3.0).apply(parameters)  # what intervals are fitted to
+    np.testing.assert_array_equal(after.parameters, expected)
+    assert after.parameters.max() == LOG_LIMIT
 
 
 def test_a_recalibrated_model_predicts_recalibrated_tracks(
