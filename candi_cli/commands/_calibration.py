@@ -19,10 +19,10 @@ from candi_cli.errors import RequestError
 from candi_cli.evaluation.recalibration import LEAST_BINS
 from candi_cli.genome import parse_regions
 from candi_cli.judging.calibration import MODEL_AFTER, calibration
-from candi_cli.judging.classes import GENOME
+from candi_cli.judging.classes import GENOME, Annotation
 from candi_cli.judging.table import Row
 from candi_cli.model import save
-from candi_cli.model.recalibration import Recalibration
+from candi_cli.model.recalibration import Fit, Recalibration
 
 
 def calibrate(options: JudgeOptions) -> None:
@@ -56,46 +56,19 @@ def fit_and_judge(options: JudgeOptions, *, fit: bool, test_regions: Sequence[st
         raise RequestError(
             "--fit: needs -r REGION to fit on, --test REGION to judge on, and -M MODEL to write; give all"
         )
-    if options.is_given or options.predictions:
-        raise RequestError("--fit: changes a model; give STORE and -m, not tracks or --predictions")
-    if new_model.suffix != ".safetensors":
-        raise RequestError(f"-M {new_model}: a model file ends in .safetensors; name it so")
-    check_writable(new_model, inputs=files_read(options), option="-M")
-    check_scores_output(options.output, inputs=files_read(options))
-    if options.output is not None and options.output.resolve() in (new_model.resolve(), *new_model.resolve().parents):
-        raise RequestError(f"-M {new_model}: lies where -o is written; give another place")
+    _check_outputs(options, new_model)
     with ExitStack() as stack:
         judgement = Judgement(options, stack)
         _check_apart(options.regions, test_regions, judgement)
-        annotated = read_annotation(options, judgement.chromsizes)
+        annotation = read_annotation(options, judgement.chromsizes).annotation
         collected = Collected(seed=options.seed)
         for each in judgement.tracks(recalibrated=False):
-            masks = annotated.annotation.masks(each.track.grid)
+            masks = annotation.masks(each.track.grid)
             judgement.begin(each.track, masks[GENOME], what="fit to ")
             collected.add(each.track, masks)
         fits = collected.fits(judgement.note)
-        most = max((fit.n_bins for fit in fits), default=0)
-        if most < LEAST_BINS:
-            raise RequestError(
-                f"--fit: {most} bins of {', '.join(options.regions)} are left to fit on, {LEAST_BINS} are needed; give "
-                "more with -r"
-            )
-        rows: list[Row] = []
-        judged: list[Calibrated] = []
-        for each in judgement.tracks(recalibrated=False, regions=test_regions):
-            before = each.track
-            masks = annotated.annotation.masks(before.grid)
-            judgement.begin(before, masks[GENOME])
-            found = calibration(before, masks)
-            rows += found.rows
-            judged.append(Calibrated.of(before, found))
-            key = (before.assay, before.pool, before.kind)
-            own = next((one for one in fits if (one.assay, one.pool, one.kind) == key), None)
-            if own is not None:
-                after = recalibrated(before, own)
-                found = calibration(after, masks, predictor=MODEL_AFTER)
-                rows += found.rows
-                judged.append(Calibrated.of(after, found, predictor=MODEL_AFTER))
+        _check_enough(fits, options.regions)
+        rows, judged = _before_and_after(judgement, annotation, fits, test_regions)
         model = judgement.model
         assert model is not None
         fitted_on = {
@@ -109,6 +82,49 @@ def fit_and_judge(options: JudgeOptions, *, fit: bool, test_regions: Sequence[st
             save(temporary, model.network, card)
         console.log(f"{new_model}: {len(fits)} tracks recalibrated")
         deliver_scores(calibration_page(judgement, rows, judged), options.output)
+
+
+def _before_and_after(
+    judgement: Judgement, annotation: Annotation, fits: Sequence[Fit], test_regions: Sequence[str]
+) -> tuple[list[Row], list[Calibrated]]:
+    """Return the scores and the curves of each track as it is, and as a fit of it makes it."""
+    rows: list[Row] = []
+    judged: list[Calibrated] = []
+    own = {(fit.assay, fit.pool, fit.kind): fit for fit in fits}
+    for before, *_ in judgement.tracks(recalibrated=False, regions=test_regions):
+        masks = annotation.masks(before.grid)
+        judgement.begin(before, masks[GENOME])
+        found = calibration(before, masks)
+        rows += found.rows
+        judged.append(Calibrated.of(before, found))
+        fit = own.get((before.assay, before.pool, before.kind))
+        if fit is not None:
+            after = recalibrated(before, fit)
+            found = calibration(after, masks, predictor=MODEL_AFTER)
+            rows += found.rows
+            judged.append(Calibrated.of(after, found, predictor=MODEL_AFTER))
+    return rows, judged
+
+
+def _check_outputs(options: JudgeOptions, new_model: Path) -> None:
+    """Raise RequestError where there is no model to change, or no place for the new one."""
+    if options.is_given or options.predictions:
+        raise RequestError("--fit: changes a model; give STORE and -m, not tracks or --predictions")
+    if new_model.suffix != ".safetensors":
+        raise RequestError(f"-M {new_model}: a model file ends in .safetensors; name it so")
+    check_writable(new_model, inputs=files_read(options), option="-M")
+    check_scores_output(options.output, inputs=files_read(options))
+    if options.output is not None and options.output.resolve() in (new_model.resolve(), *new_model.resolve().parents):
+        raise RequestError(f"-M {new_model}: lies where -o is written; give another place")
+
+
+def _check_enough(fits: Sequence[Fit], regions: Sequence[str]) -> None:
+    """Raise RequestError where no track has as many bins as a fit needs."""
+    most = max((fit.n_bins for fit in fits), default=0)
+    if most < LEAST_BINS:
+        raise RequestError(
+            f"--fit: {most} bins of {', '.join(regions)} are left to fit on, {LEAST_BINS} are needed; give more with -r"
+        )
 
 
 def _check_apart(fitted: Sequence[str], judged: Sequence[str], judgement: Judgement) -> None:

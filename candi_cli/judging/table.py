@@ -5,7 +5,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-SCHEMA_VERSION = 1
 COLUMNS = (
     "biosample", "assay", "pool", "track", "region", "predictor", "score", "value", "standard_error", "n", "note",
 )  # fmt: skip
