@@ -42,14 +42,14 @@ JUDGE_OPTIONS = (
         help="Judge saved predictions ('candi impute -O hdf5') instead of a model's; repeatable.",
     ),
     click.option("--mean", type=options.PATH, metavar="BW", help="Judge a track of any program: its mean."),
-    click.option("--sd", type=options.PATH, metavar="BW", help="Its standard deviation."),
-    click.option("--lower", type=options.PATH, metavar="BW", help="The lower bound of its interval."),
-    click.option("--upper", type=options.PATH, metavar="BW", help="The upper bound of its interval."),
+    click.option("--sd", type=options.PATH, metavar="BW", help="Its standard deviation, in the unit of --scale."),
+    click.option("--lower", type=options.PATH, metavar="BW", help="The lower bound of its interval, in its unit."),
+    click.option("--upper", type=options.PATH, metavar="BW", help="The upper bound of its interval, in its unit."),
     click.option(
         "--interval", type=click.FloatRange(0, 1, min_open=True, max_open=True), metavar="P",
         help="The level of that interval.",
     ),
-    click.option("--observed", type=options.PATH, metavar="BW", help="What was observed."),
+    click.option("--observed", type=options.PATH, metavar="BW", help="What was observed, in the unit of --mean."),
     click.option(
         "--scale", type=click.Choice(("linear", "arcsinh")), default="linear", show_default=True,
         help="What the given mean's Gaussian is over: the values of the tracks, or their arcsinh.",
@@ -66,7 +66,9 @@ JUDGE_OPTIONS = (
     click.option(
         "--assay", "assays", type=options.Parsed("NAMES", _names), metavar="NAME[,NAME]", help="Judge these alone."
     ),
-    click.option("--track", "kinds", type=click.Choice(KINDS), multiple=True, help="Judge these alone; repeatable."),
+    click.option("--track", "kinds", type=click.Choice(KINDS), multiple=True, 
+        help="Judge these alone; repeatable. Of --mean, what it is: signal, or counts.",
+    ),
     click.option(
         "--pool", "pools", type=click.Choice(POOLS), multiple=True,
         help="Judge assays that were hidden, or reads of which the other half was; default both.",

@@ -342,12 +342,16 @@ class Judgement:
     def _judged_of(self, store: Store, biosample: str, wanted: Sequence[Region]) -> list[Region]:
         """Return what is judged of a biosample: all that was measured, or what is wanted of it.
 
-        A model of signal predicts nothing where none was measured; reads are 0 where there is none.
+        Nothing is predicted from reads on a chromosome that has none, nor from signal where none was measured.
         """
         assert self.model is not None
         layer = self.model.config.input
         if wanted and layer == "counts":
-            return list(wanted)
+            present = store.chroms_with_reads(biosample)
+            absent = list(dict.fromkeys(region.chrom for region in wanted if region.chrom not in present))
+            if absent:
+                self.note(f"{biosample}: no read on {shorten(absent)}, so it is not judged there")
+            return [region for region in wanted if region.chrom in present]
         found = measured(store, biosample, layer)
         return common_regions(found, wanted, store.chromsizes) if wanted else found
 

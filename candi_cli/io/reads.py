@@ -30,6 +30,8 @@ _LENGTHS_SAMPLED = 100_000
 _READS_A_BLOCK = 10
 _TEXT = (Format.BED, Format.BEDPE, Format.FRAGMENTS)
 
+_GENOME = "the genome of this run (-g CHROM.SIZES names all of it)"
+
 
 @dataclass
 class ReadsSummary:
@@ -157,9 +159,7 @@ class ReadCounter:
             raise ReadsError(f"{self.path}: its header lists no contig (@SQ); give an aligned BAM or CRAM")
 
     def _match(self, found: Mapping[str, int]) -> None:
-        matched = match_contigs(
-            found, self.chromsizes, source=str(self.path), against="the genome of this run", aliases=self._aliases
-        )
+        matched = match_contigs(found, self.chromsizes, source=str(self.path), against=_GENOME, aliases=self._aliases)
         self._chrom_of = {name: chrom for chrom, name in matched.names.items()}
         self._conflicts = {name: (length, expected) for name, length, expected in matched.conflicts}
 

@@ -107,6 +107,8 @@ class Observed:
         store = self.store
         if chrom not in store.chromsizes:  # not 0, which is what a store holds of a chromosome without reads
             return np.full(last - first, np.nan, dtype=np.float32)
+        if kind != "signal" and not self._is_sequenced(biosample, chrom):
+            return np.full(last - first, np.nan, dtype=np.float32)
         if kind == "counts":
             folds = self.folds.get((biosample, assay))
             if folds is not None:
@@ -121,6 +123,15 @@ class Observed:
                 measured[max(start // resolution - first, 0) : max(-(-end // resolution) - first, 0)] = True
         values = np.asarray(store.read(biosample, assay, kind, chrom, first, last), dtype=np.float32)
         return np.where(measured, np.arcsinh(values) if kind == "signal" else values, np.float32(np.nan))
+
+    def _is_sequenced(self, biosample: str, chrom: str) -> bool:
+        """Return whether a biosample has a read on a chromosome, or no reads are kept of it at all.
+
+        Reads that were cut down to some chromosomes say nothing of the others, nor do peaks that were called from them.
+        """
+        store = self.store
+        counted = [name for name in store.assays(biosample) if "counts" in store.experiment(biosample, name).layers]
+        return not counted or any(store.has(biosample, name, "counts", chrom) for name in counted)
 
 
 def read_folds(

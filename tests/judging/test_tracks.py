@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 
@@ -144,3 +145,17 @@ def test_spans_that_share_a_bin_are_judged_as_one_region(make_store: Callable[..
     assert len(set(bins)) == len(bins) == Grid(found, 25).n_bins
     touched = {(chrom, at // 25) for chrom, each in spans.items() for start, end in each for at in range(start, end)}
     assert set(bins) == touched
+
+
+def test_a_chromosome_without_reads_was_not_observed(make_store: Callable[..., Path], grid: Grid):
+    counts, peaks = np.ones(N, dtype=np.uint32), np.zeros(N, dtype=np.uint8)
+    path = make_store("cut", {KEY: {"counts": counts, "peaks": peaks}, ("called", "H3K4me3"): {"peaks": peaks}})
+    with h5py.File(path, "r+") as file:  # reads were cut down to chrA
+        del file["biosamples/cell/H3K4me3/counts/chrB"]
+    with Store.open(path) as opened:
+        observed = Observed(opened)
+        for kind in ("counts", "peaks"):
+            known = np.isfinite(observed.read(*KEY, kind, grid))
+            assert known[:N_A].all()
+            assert not known[N_A:].any()
+        assert np.isfinite(observed.read("called", "H3K4me3", "peaks", grid)).all()  # nothing is known of its reads
