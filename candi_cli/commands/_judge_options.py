@@ -66,7 +66,7 @@ JUDGE_OPTIONS = (
     click.option(
         "--assay", "assays", type=options.Parsed("NAMES", _names), metavar="NAME[,NAME]", help="Judge these alone."
     ),
-    click.option("--track", "kinds", type=click.Choice(KINDS), multiple=True, 
+    click.option("--track", "kinds", type=click.Choice(KINDS), multiple=True,
         help="Judge these alone; repeatable. Of --mean, what it is: signal, or counts.",
     ),
     click.option(
