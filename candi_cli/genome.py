@@ -95,6 +95,11 @@ def parse_region(text: str, chromsizes: Mapping[str, int]) -> Region:
     return Region(chrom, start, min(end, chromsizes[chrom]))
 
 
+def regions_within(texts: Sequence[str], chromsizes: Mapping[str, int]) -> list[str]:
+    """Return the regions, as text, whose chromosome is one of some, whatever their span."""
+    return [text for text in texts if text in chromsizes or text.rpartition(":")[0] in chromsizes]
+
+
 def parse_regions(texts: Sequence[str], chromsizes: Mapping[str, int], resolution: int) -> list[Region]:
     """Parse regions, widen each to whole bins and return them in genome order.
 

@@ -7,7 +7,6 @@ from pathlib import Path
 
 from candi_cli import __version__
 from candi_cli.commands import command_line
-from candi_cli.commands._annotation import read_annotation
 from candi_cli.commands._console import console
 from candi_cli.commands._judge_options import JudgeOptions
 from candi_cli.commands._judging import Judgement, files_read
@@ -19,7 +18,6 @@ from candi_cli.errors import RequestError
 from candi_cli.evaluation.recalibration import LEAST_BINS
 from candi_cli.genome import parse_regions
 from candi_cli.judging.calibration import MODEL_AFTER, calibration
-from candi_cli.judging.classes import GENOME, Annotation
 from candi_cli.judging.table import Row
 from candi_cli.model import save
 from candi_cli.model.recalibration import Fit, Recalibration
@@ -30,16 +28,12 @@ def calibrate(options: JudgeOptions) -> None:
     check_scores_output(options.output, inputs=files_read(options))
     with ExitStack() as stack:
         judgement = Judgement(options, stack)
-        annotated = read_annotation(options, judgement.chromsizes)
         rows: list[Row] = []
         judged: list[Calibrated] = []
-        for each in judgement.tracks():
-            track = each.track
-            masks = annotated.annotation.masks(track.grid)
-            judgement.begin(track, masks[GENOME])
-            found = calibration(track, masks)
+        for each, masks in judgement.judged():
+            found = calibration(each.track, masks)
             rows += found.rows
-            judged.append(Calibrated.of(track, found))
+            judged.append(Calibrated.of(each.track, found))
         judgement.note_empty(rows)
         deliver_scores(calibration_page(judgement, rows, judged), options.output)
 
@@ -60,15 +54,12 @@ def fit_and_judge(options: JudgeOptions, *, fit: bool, test_regions: Sequence[st
     with ExitStack() as stack:
         judgement = Judgement(options, stack)
         _check_apart(options.regions, test_regions, judgement)
-        annotation = read_annotation(options, judgement.chromsizes).annotation
         collected = Collected(seed=options.seed)
-        for each in judgement.tracks(recalibrated=False):
-            masks = annotation.masks(each.track.grid)
-            judgement.begin(each.track, masks[GENOME], what="fit to ")
+        for each, masks in judgement.judged(what="fit to ", recalibrated=False):
             collected.add(each.track, masks)
         fits = collected.fits(judgement.note)
         _check_enough(fits, options.regions)
-        rows, judged = _before_and_after(judgement, annotation, fits, test_regions)
+        rows, judged = _before_and_after(judgement, fits, test_regions)
         model = judgement.model
         assert model is not None
         fitted_on = {
@@ -85,15 +76,14 @@ def fit_and_judge(options: JudgeOptions, *, fit: bool, test_regions: Sequence[st
 
 
 def _before_and_after(
-    judgement: Judgement, annotation: Annotation, fits: Sequence[Fit], test_regions: Sequence[str]
+    judgement: Judgement, fits: Sequence[Fit], test_regions: Sequence[str]
 ) -> tuple[list[Row], list[Calibrated]]:
     """Return the scores and the curves of each track as it is, and as a fit of it makes it."""
     rows: list[Row] = []
     judged: list[Calibrated] = []
     own = {(fit.assay, fit.pool, fit.kind): fit for fit in fits}
-    for before, *_ in judgement.tracks(recalibrated=False, regions=test_regions):
-        masks = annotation.masks(before.grid)
-        judgement.begin(before, masks[GENOME])
+    for each, masks in judgement.judged(recalibrated=False, regions=test_regions):
+        before = each.track
         found = calibration(before, masks)
         rows += found.rows
         judged.append(Calibrated.of(before, found))

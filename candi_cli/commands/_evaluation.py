@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from candi_cli.commands._annotation import Annotated, read_annotation
 from candi_cli.commands._expression import expression_rows, read_expressed
 from candi_cli.commands._judge_options import JudgeOptions
 from candi_cli.commands._judging import Judged, Judgement, files_read
@@ -41,17 +40,15 @@ def evaluate(options: JudgeOptions, *, partitions: bool, expression: Path | None
     check_scores_output(options.output, inputs=[*files_read(options), expression])
     with ExitStack() as stack:
         judgement = Judgement(options, stack)
-        annotated = read_annotation(options, judgement.chromsizes)
+        genes = judgement.annotated.genes
         expressed = None
-        if expression is not None and annotated.genes is not None:
-            expressed = read_expressed(judgement, annotated.genes, expression)
+        if expression is not None and genes is not None:
+            expressed = read_expressed(judgement, genes, expression)
         rows: list[Row] = []
         judged: list[Agreement] = []
-        for each in judgement.tracks():
-            masks = annotated.annotation.masks(each.track.grid)
+        for each, masks in judgement.judged():
             track = each.track.only(masks[GENOME])  # so that no rival is fitted to what is left out
-            judgement.begin(track, masks[GENOME])
-            rows += _rows(each._replace(track=track), masks, annotated, judgement, partitions=partitions)
+            rows += _rows(each._replace(track=track), masks, judgement, partitions=partitions)
             if track.kind != "peaks":
                 errors = errors_of(track, masks[GENOME])
                 rows += uncertainty_rows(track, masks[GENOME], errors)
@@ -63,9 +60,7 @@ def evaluate(options: JudgeOptions, *, partitions: bool, expression: Path | None
         deliver_scores(evaluation_page(judgement, rows, judged, summary), options.output)
 
 
-def _rows(
-    judged: Judged, masks: dict[str, Mask], annotated: Annotated, judgement: Judgement, *, partitions: bool
-) -> Iterator[Row]:
+def _rows(judged: Judged, masks: dict[str, Mask], judgement: Judgement, *, partitions: bool) -> Iterator[Row]:
     """Yield the scores of one track and its rivals."""
     track = judged.track
     others = others_of(judged.stores, track.biosample, track.assay, track.kind, track.grid, masks[GENOME])
@@ -75,7 +70,7 @@ def _rows(
     several = predictors(track, rivals_of(track, others, _copy(judged)), others)
     yield from agreement_rows(track, several, masks)
     if track.kind == "signal":
-        yield from _challenge(judged, several, annotated, others, judgement, masks[GENOME])
+        yield from _challenge(judged, several, others, judgement, masks[GENOME])
     if partitions:
         yield from partition_rows(track, several, masks[GENOME], others)
 
@@ -83,7 +78,6 @@ def _rows(
 def _challenge(
     judged: Judged,
     several: Sequence[Predictor],
-    annotated: Annotated,
     others: Others | None,
     judgement: Judgement,
     kept: Mask,
@@ -94,7 +88,7 @@ def _challenge(
         return
     if judged.track.pool == GIVEN and judgement.options.scale == "linear":
         return  # not -log10 p for all we know
-    variance = others.variance if others is not None else None
+    annotated, variance = judgement.annotated, others.variance if others is not None else None
     yield from challenge_rows(
         judged.track, several, annotated.by_chrom, annotated.enhancers, variance, judgement.chromsizes, kept
     )

@@ -21,7 +21,7 @@ from candi_cli.evaluation.gene_features import (
     locate_genes,
 )
 from candi_cli.export.source import joined
-from candi_cli.genome import Region, parse_regions
+from candi_cli.genome import Region, parse_regions, regions_within
 from candi_cli.io.expression import match_genes, read_expression
 from candi_cli.io.genes import Genes, unversioned
 from candi_cli.judging.grid import Grid
@@ -177,7 +177,7 @@ def _regions(judgement: Judgement, store: Store, biosample: str) -> list[Region]
     """Return what is judged of one biosample."""
     model, wanted = judgement.model, judgement.options.regions
     assert model is not None
-    here = [text for text in wanted if text.rpartition(":")[0] in store.chromsizes or text in store.chromsizes]
+    here = regions_within(wanted, store.chromsizes)
     return parse_regions(here, store.chromsizes, store.rule.resolution) or measured(
         store, biosample, model.config.input
     )

@@ -8,19 +8,20 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from candi_cli import __version__
 from candi_cli.commands import command_line
+from candi_cli.commands._annotation import read_annotation
 from candi_cli.commands._console import console
 from candi_cli.commands._experiments import shown
 from candi_cli.commands._held_out import HeldOut, held_out, predict_held_out, trained_on
 from candi_cli.commands._judge_options import KINDS, POOLS, JudgeOptions
-from candi_cli.commands._tracks import default_model, measured, open_sequence
+from candi_cli.commands._tracks import check_counting, default_model, measured, open_sequence
 from candi_cli.contigs import shorten
 from candi_cli.covariates import CONTROL
 from candi_cli.errors import ModelError, RequestError, StoreError
-from candi_cli.genome import Chromsizes, Region, parse_region, parse_regions
+from candi_cli.genome import Chromsizes, Region, parse_region, parse_regions, regions_within
+from candi_cli.judging.classes import GENOME, Mask
 from candi_cli.judging.given import Given, GivenTracks
 from candi_cli.judging.grid import Grid, common_regions
 from candi_cli.judging.table import Row
@@ -38,8 +39,6 @@ from candi_cli.model.device import choose
 from candi_cli.model.parts import Computing
 from candi_cli.store import Store
 from candi_cli.store.predictions import Predictions, kinds_of
-
-_BATCH_CPU, _BATCH_GPU = 32, 256
 
 
 class Judged(NamedTuple):
@@ -67,6 +66,7 @@ class Judgement:
     subject : what is judged, for people
     facts : of the model, the regions and the versions, for the record
     notes : what a reader of the scores must know
+    annotated : the classes of bins
     """
 
     options: JudgeOptions
@@ -76,6 +76,7 @@ class Judgement:
     notes: list[str] = field(default_factory=list)
     model: Loaded | None = None
     _grids: dict[tuple[Any, ...], Grid] = field(default_factory=dict)
+    _masks: dict[Grid, dict[str, Mask]] = field(default_factory=dict)
     _n_judged: int = 0
 
     def __post_init__(self) -> None:
@@ -83,7 +84,11 @@ class Judgement:
         self.facts["regions"] = list(self.options.regions) or "all that was measured"
         if self.options.is_given:
             self._open_given()
-            return
+        else:
+            self._open_stores()
+        self.annotated = read_annotation(self.options, self.chromsizes)
+
+    def _open_stores(self) -> None:
         self.stores = [self.stack.enter_context(Store.open(path)) for path in self.options.stores]
         self.truth = self.stack.enter_context(Store.open(self.options.truth)) if self.options.truth else None
         for other in [*self.stores[1:], *([self.truth] if self.truth else [])]:
@@ -157,17 +162,25 @@ class Judgement:
             self.notes.append(line)
             console.warn(line)
 
-    def begin(self, track: JudgedTrack, kept: NDArray[np.bool_], *, what: str = "") -> None:
-        """Tell that a track is judged, and in how many bins.
+    def judged(
+        self, *, what: str = "", recalibrated: bool = True, regions: Sequence[str] | None = None
+    ) -> Iterator[tuple[Judged, dict[str, Mask]]]:
+        """Yield the tracks one by one with the bins of each class, and tell of each in how many bins it is judged.
 
         Parameters
         ----------
-        kept : shape (L,), bins that are not excluded
-        what : is done with it
+        what : is done with them, for people
+        recalibrated, regions : as of `tracks`
         """
-        n_bins = int(np.count_nonzero(track.known & kept))
-        self._n_judged += n_bins
-        console.log(f"{what}{track.name}: {n_bins:,} bins")
+        for each in self.tracks(recalibrated=recalibrated, regions=regions):
+            track = each.track
+            if track.grid not in self._masks:
+                self._masks[track.grid] = self.annotated.annotation.masks(track.grid)
+            masks = self._masks[track.grid]
+            n_bins = int(np.count_nonzero(track.known & masks[GENOME]))
+            self._n_judged += n_bins
+            console.log(f"{what}{track.name}: {n_bins:,} bins")
+            yield each, masks
 
     def note_empty(self, rows: Sequence[Row]) -> None:
         """Note classes of bins that hold no judged bin of any track; raise RequestError where there is none at all."""
@@ -204,19 +217,9 @@ class Judgement:
     def _open_model(self) -> None:
         options = self.options
         model = load(options.model or default_model())
-        device = choose(options.device)
-        batch_size = options.batch_size or (_BATCH_CPU if device.type == "cpu" else _BATCH_GPU)
-        self.computing = Computing(device, batch_size, options.threads)
+        self.computing = Computing.on(choose(options.device), batch_size=options.batch_size, threads=options.threads)
         for store in (*self.stores, *([self.truth] if self.truth else [])):
-            alike = model.card.counting == store.rule
-            if not alike and (
-                model.config.input == "counts" or model.card.counting.resolution != store.rule.resolution
-            ):
-                raise ModelError(
-                    f"{model.path}: trained on counts by {model.card.counting}, but {store.name} holds counts by "
-                    f"{store.rule}; use another model, or rebuild the store with 'candi bin "
-                    f"{model.card.counting.options()}'"
-                )
+            check_counting(model, store.rule, store.name)
         if not any(_holds(store, model.config.input) for store in self.stores):
             raise ModelError(
                 f"{self.stores[0].name}: holds no {model.config.input}, which {model.path} reads; give a store that "
@@ -367,7 +370,7 @@ class Judgement:
             return [(store, []) for store in self.stores]
         found, known = [], set[str]()
         for store in self.stores:
-            here = [text for text in wanted if text in store.chromsizes or text.rpartition(":")[0] in store.chromsizes]
+            here = regions_within(wanted, store.chromsizes)
             known.update(here)
             if here:
                 found.append((store, parse_regions(here, store.chromsizes, store.rule.resolution)))

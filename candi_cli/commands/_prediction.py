@@ -56,7 +56,6 @@ from candi_cli.store import Store
 from candi_cli.store.predictions import Described, bytes_of, parameters_of
 
 Choose = Callable[[Loaded, Inputs], list[Target]]
-_BATCH_CPU, _BATCH_GPU = 32, 256
 
 
 def predict_tracks(options: TrackOptions, choose_targets: Choose, *, named: bool) -> None:
@@ -84,8 +83,7 @@ def predict_tracks(options: TrackOptions, choose_targets: Choose, *, named: bool
     _warn_of_unused(options, inputs, loaded)
     plan = plan_files(options, targets, kinds, absent=absent)
     files = _files_of(inputs, layer)
-    batch_size = options.batch_size or (_BATCH_CPU if device.type == "cpu" else _BATCH_GPU)
-    computing = Computing(device, batch_size, options.threads)
+    computing = Computing.on(device, batch_size=options.batch_size, threads=options.threads)
     if options.dry_run:
         tell(loaded, inputs, plan, regions, computing, targets, _parameters(loaded.card, plan))
         return

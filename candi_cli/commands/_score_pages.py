@@ -11,7 +11,6 @@ from candi_cli.evaluation.calibration import PIT_LEVELS
 from candi_cli.evaluation.reliability import ReliabilityCurve
 from candi_cli.evaluation.scores import CvErrors
 from candi_cli.evaluation.tallies import LEVELS, Curves
-from candi_cli.judging.agreement import cv_of
 from candi_cli.judging.calibration import Calibration
 from candi_cli.judging.classes import GENOME, Mask
 from candi_cli.judging.table import ALL, MODEL, Row
@@ -71,7 +70,7 @@ class Agreement(NamedTuple):
         top = max(float(np.max(observed, initial=0)), float(np.max(expected, initial=0)), 1e-6)
         edges = np.linspace(0, top, _CELLS + 1)
         density = np.histogram2d(observed, np.clip(expected, 0, None), bins=(edges, edges))[0].astype(np.int64)
-        cv = cv_of(track)[chosen]
+        cv = track.cv[chosen]
         cv_edges = np.linspace(0, float(np.quantile(cv, _SHOWN_CV)) if len(cv) else 1, _CELLS + 1)
         cv_edges = cv_edges if cv_edges[-1] > 0 else np.linspace(0, 1, _CELLS + 1)
         cv_map = np.histogram2d(cv, np.abs(observed - expected), bins=(cv_edges, edges))[0].astype(np.int64)

@@ -12,6 +12,7 @@ from candi_cli.commands._console import console
 from candi_cli.commands._experiments import Inputs
 from candi_cli.commands._track_files import Target, Track
 from candi_cli.contigs import shorten
+from candi_cli.counting import CountingRule
 from candi_cli.covariates import CONTROL, Covariates
 from candi_cli.errors import GenomeError, ModelError, RequestError
 from candi_cli.genome import Region
@@ -29,6 +30,22 @@ def default_model() -> Path:
     return Path(__file__).parents[1] / "models" / "default.safetensors"
 
 
+def check_counting(model: Loaded, rule: CountingRule, source: str) -> None:
+    """Raise ModelError unless reads were counted as in training; of signal only the bins must be of one width.
+
+    Parameters
+    ----------
+    source : what was counted by the rule, for the message
+    """
+    trained = model.card.counting
+    if trained == rule or (model.config.input == "signal" and trained.resolution == rule.resolution):
+        return
+    raise ModelError(
+        f"{model.path}: trained on counts by {trained}, but {source} holds counts by {rule}; "
+        f"use another model, or rebuild the store with 'candi bin {trained.options()}'"
+    )
+
+
 def check_model(model: Loaded, inputs: Inputs, targets: Sequence[Target]) -> None:
     """Check that a model can read what is given, before it is read.
 
@@ -38,12 +55,7 @@ def check_model(model: Loaded, inputs: Inputs, targets: Sequence[Target]) -> Non
         It does not know an assay, or was trained under another counting rule.
     """
     card = model.card
-    reads_signal = model.config.input == "signal"
-    if card.counting != inputs.rule and not (reads_signal and card.counting.resolution == inputs.rule.resolution):
-        raise ModelError(
-            f"{model.path}: trained on counts by {card.counting}, but {inputs.store} holds counts by {inputs.rule}; "
-            f"use another model, or rebuild the store with 'candi bin {card.counting.options()}'"
-        )
+    check_counting(model, inputs.rule, str(inputs.store))
     unknown = [assay for _, assay in (*targets, *inputs.targets) if assay not in card.assays]
     if unknown:
         raise ModelError(f"{model.path}: does not know {unknown[0]}, only {', '.join(card.assays)}; use another model")

@@ -28,6 +28,7 @@ from scipy.special import digamma, expit
 from candi_cli.evaluation.crps import crps
 from candi_cli.evaluation.distributions import bernoulli_log_pmf, negative_binomial_log_pmf
 from candi_cli.evaluation.reliability import N_CODES, logit_codes
+from candi_cli.evaluation.tracks import LOG_LIMIT
 
 Array = NDArray[np.float64]
 Float = NDArray[np.float32]
@@ -36,7 +37,6 @@ LEAST_BINS = 100  # fewer change nothing
 LEAST_PEAKS = 20  # bins in a peak, and bins that are not
 LEVEL_GRID = np.append(np.arange(100) / 100, [0.995, 1.0])
 _LEVEL_MOST = 1 - 1e-9  # of an interval with ends
-_LOG_LIMIT = 16.0  # of log mean and log n: that of quantiles
 _ROUNDED_TO = 1e-9  # a level map's levels, upwards
 _FOLD_RUNS = 20  # of adjacent bins, every other one in the same half
 _LEAST_GAIN = 1e-4  # of the CRPS of signal, below which nothing is changed
@@ -86,7 +86,7 @@ class CountFactors(_Factors):
         parameters : shape (2, L), log mean and log dispersion
         """
         shift = np.array([[self.log_mean_shift], [self.log_dispersion_shift]], dtype=np.float32)
-        return np.clip(np.asarray(parameters, dtype=np.float32) + shift, -_LOG_LIMIT, _LOG_LIMIT)
+        return np.clip(np.asarray(parameters, dtype=np.float32) + shift, -LOG_LIMIT, LOG_LIMIT)
 
 
 @dataclass(frozen=True)

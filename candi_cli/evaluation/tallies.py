@@ -35,7 +35,7 @@ from candi_cli.evaluation.distributions import (
     negative_binomial_cdf,
     negative_binomial_log_pmf,
 )
-from candi_cli.evaluation.tracks import negative_binomial_quantiles, negative_binomial_sd
+from candi_cli.evaluation.tracks import LOG_LIMIT, negative_binomial_quantiles, negative_binomial_sd
 
 Array = NDArray[np.float64]
 Counts = NDArray[np.int64]
@@ -44,7 +44,6 @@ SHOWN_LEVELS = (0.5, 0.8, 0.9, 0.95)  # whose coverage is a score
 WIDTH_LEVELS = (0.5, 0.9, 0.95)  # whose mean width is a score
 SAMPLE_BINS = 8192
 _CHUNK = 1 << 18  # bins at a time, which bounds memory
-_LOG_LIMIT = 16.0  # of log mean and log n: that of quantiles
 
 
 class Score(NamedTuple):
@@ -297,7 +296,7 @@ def central_intervals(
     levels = np.asarray(levels, dtype=np.float64)
     tails = np.concatenate([(1 - levels) / 2, (1 + levels) / 2])
     if kind == "counts":
-        one, other = (np.clip(each, -_LOG_LIMIT, _LOG_LIMIT) for each in (one, other))
+        one, other = (np.clip(each, -LOG_LIMIT, LOG_LIMIT) for each in (one, other))
         lower, upper = np.split(negative_binomial_quantiles(tails, one, other), 2)
         probability = negative_binomial_cdf(upper, one, other).at - negative_binomial_cdf(lower, one, other).below
         return Intervals(probability, upper - lower)

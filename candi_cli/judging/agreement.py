@@ -25,11 +25,7 @@ from candi_cli.evaluation.reliability import (
     recall,
 )
 from candi_cli.evaluation.scores import CvErrors, error_by_cv, in_top, mean_with_error, missed, track_scores
-from candi_cli.evaluation.tracks import (
-    coefficient_of_variation,
-    negative_binomial_quantiles,
-    negative_binomial_sd,
-)
+from candi_cli.evaluation.tracks import negative_binomial_quantiles
 from candi_cli.genome import Chromsizes
 from candi_cli.judging.classes import GENOME, Mask
 from candi_cli.judging.grid import Grid
@@ -116,20 +112,11 @@ def _scores(track: JudgedTrack, predictor: Predictor, region: str, chosen: Mask)
     found = track_scores(observed, expected, blocks)
     for name in SCORES:
         value, error, n, note = getattr(found, name)
-        yield row_of(track, region, predictor.name, name, value, error, n, note)
+        yield track.row(region, predictor.name, name, value, error, n, note)
     likelihood = predictor.log_likelihood[chosen]
     if len(likelihood) and np.isfinite(likelihood).all():
         value, error = mean_with_error(-likelihood, blocks)
-        yield row_of(track, region, predictor.name, "nll", value, error, len(likelihood))
-
-
-def row_of(
-    track: JudgedTrack, region: str, predictor: str, score: str, value: float, error: float = math.nan, n: int = 0,
-    note: str = "",
-) -> Row:  # fmt: skip
-    """Return a row of a track's score."""
-    where = (track.biosample, track.assay, track.pool, track.kind)
-    return Row(*where, region, predictor, score, float(value), float(error), int(n), note)
+        yield track.row(region, predictor.name, "nll", value, error, len(likelihood))
 
 
 def partition_rows(
@@ -193,7 +180,7 @@ def challenge_rows(
                     if known.all()
                     else f"{np.count_nonzero(~known):,} bins without data, or left out, count as 0 in both"
                 )
-                yield row_of(track, GENOME, predictor.name, f"challenge_{name}", value, n=int(known.sum()), note=note)
+                yield track.row(GENOME, predictor.name, f"challenge_{name}", value, n=int(known.sum()), note=note)
 
 
 def _annotations(
@@ -232,14 +219,7 @@ def peak_rows(track: JudgedTrack, masks: Mapping[str, Mask], others: Others | No
             note = "all bins are alike: peaks, or none" if n else "no bins"
             for score, of in _PEAK_SCORES.items():
                 value = of(tally)
-                yield row_of(track, region, name, score, value, n=n, note=note if math.isnan(value) else "")
-
-
-def cv_of(track: JudgedTrack) -> Array:
-    """Return sd / mean of the predicted distribution, as the paper's: of counts, and of arcsinh(-log10 p)."""
-    if track.kind == "counts":
-        return coefficient_of_variation(track.expected, negative_binomial_sd(*track.parameters))
-    return coefficient_of_variation(*track.parameters)
+                yield track.row(region, name, score, value, n=n, note=note if math.isnan(value) else "")
 
 
 def uncertainty_rows(track: JudgedTrack, kept: Mask, errors: CvErrors) -> Iterator[Row]:
@@ -252,26 +232,26 @@ def uncertainty_rows(track: JudgedTrack, kept: Mask, errors: CvErrors) -> Iterat
     chosen = kept & track.known
     if not chosen.any():
         return
-    observed, cv = track.observed[chosen].astype(np.float64), cv_of(track)[chosen]
+    observed, cv = track.observed[chosen].astype(np.float64), track.cv[chosen]
     n = len(observed)
     constant = "the coefficient of variation, or the error, is constant" if math.isnan(errors.spearman) else ""
-    yield row_of(track, GENOME, MODEL, "cv_error_spearman", errors.spearman, n=n, note=constant)
+    yield track.row(GENOME, MODEL, "cv_error_spearman", errors.spearman, n=n, note=constant)
     peaks = in_top(observed)
     lower, upper = np.zeros((2, n))
     lower[peaks], upper[peaks] = interval_of(track, np.flatnonzero(chosen)[peaks], MISSED_INTERVAL)
     found = missed(observed, lower, upper, peaks, cv)
     share = found.n_above / found.n if found.n else math.nan
     note = "above the 95 % interval" if found.n else "no bins"
-    yield row_of(track, TOP_OBSERVED, MODEL, "missed", share, n=found.n, note=note)
+    yield track.row(TOP_OBSERVED, MODEL, "missed", share, n=found.n, note=note)
     of = {"flagged_missed": found.n_above, "flagged_found": found.n - found.n_above, "flagged": n}
     for name, size in of.items():
-        yield row_of(track, TOP_OBSERVED, MODEL, name, getattr(found, name), n=size, note="" if size else "no bins")
+        yield track.row(TOP_OBSERVED, MODEL, name, getattr(found, name), n=size, note="" if size else "no bins")
 
 
 def errors_of(track: JudgedTrack, kept: Mask) -> CvErrors:
     """Return the errors of the kept bins by their coefficient of variation."""
     chosen = kept & track.known
-    return error_by_cv(track.observed[chosen], track.expected[chosen], cv_of(track)[chosen])
+    return error_by_cv(track.observed[chosen], track.expected[chosen], track.cv[chosen])
 
 
 def interval_of(track: JudgedTrack, bins: NDArray[np.int64] | Mask, level: float) -> tuple[Array, Array]:

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from functools import reduce
 from itertools import pairwise
 from operator import add
@@ -51,20 +50,6 @@ class Calibration(NamedTuple):
     reliability: ReliabilityCurve | None
 
 
-@dataclass(frozen=True)
-class _Place:
-    """A track and a class of its bins, for rows."""
-
-    track: JudgedTrack
-    region: str
-    predictor: str
-
-    def row(self, score: str, value: float, error: float, n: int, note: str = "") -> Row:
-        track = self.track
-        where = (track.biosample, track.assay, track.pool, track.kind)
-        return Row(*where, self.region, self.predictor, score, float(value), float(error), n, note)
-
-
 def calibration(track: JudgedTrack, masks: Mapping[str, Mask], *, predictor: str = MODEL) -> Calibration:
     """Return how a track is calibrated in each class of bins, and in strata of what was predicted."""
     if track.kind == "peaks":
@@ -77,14 +62,14 @@ def calibration(track: JudgedTrack, masks: Mapping[str, Mask], *, predictor: str
         parts = [_tally(track, labels == number, name) for number in range(len(STRATA))]
         whole = reduce(add, parts)
         by_predictor[name] = curves(whole)
-        found += _rows(_Place(track, GENOME, name), whole)
+        found += _rows(track, GENOME, name, whole)
         found += _scale_rows(track, kept, name)
         found += _delivered_rows(track, kept, name)
         for region, mask in masks.items():
             if region != GENOME:
-                found += _rows(_Place(track, region, name), _tally(track, mask & track.known, name))
+                found += _rows(track, region, name, _tally(track, mask & track.known, name))
         for stratum, part in zip(STRATA, parts, strict=True):
-            found += _rows(_Place(track, f"predicted {stratum}", name), part)
+            found += _rows(track, f"predicted {stratum}", name, part)
     return Calibration(found, by_predictor, None)
 
 
@@ -98,7 +83,7 @@ def _tally(track: JudgedTrack, chosen: Mask, predictor: str) -> DistributionTall
     )  # fmt: skip
 
 
-def _rows(place: _Place, total: DistributionTally) -> Iterator[Row]:
+def _rows(track: JudgedTrack, region: str, predictor: str, total: DistributionTally) -> Iterator[Row]:
     n = int(total.n.sum())
     single = "fewer than two blocks of the genome: no standard error" if np.count_nonzero(total.n) < 2 else ""
     for name, (value, error) in scores(total).items():
@@ -106,24 +91,24 @@ def _rows(place: _Place, total: DistributionTally) -> Iterator[Row]:
             note = "discrete: an interval holds more than its level even of a perfect forecast; see pit_error"
         else:
             note = single if n else "no bins"
-        yield place.row(name, value, error, n, note)
+        yield track.row(region, predictor, name, value, error, n, note)
 
 
 def _scale_rows(track: JudgedTrack, kept: Mask, predictor: str) -> Iterator[Row]:
     """Yield the CRPS that is left when the scale of the mean is made right, and what a wrong scale costs."""
-    place, n = _Place(track, GENOME, predictor), int(kept.sum())
+    n = int(kept.sum())
     if not n:
         return
     split = oracle_scaled(
         track.kind, track.observed[kept], track.parameters[:, kept], censored=predictor.endswith(CENSORED)
     )
     for name in ("crps_oracle_scaled", "scale_error"):
-        yield place.row(name, getattr(split, _SPLIT[name]), math.nan, n)
+        yield track.row(GENOME, predictor, name, getattr(split, _SPLIT[name]), math.nan, n)
 
 
 def _delivered_rows(track: JudgedTrack, kept: Mask, predictor: str) -> Iterator[Row]:
     """Yield how many bins lie in the intervals that would be written as tracks: those of the recalibrated levels."""
-    place, n = _Place(track, GENOME, predictor), int(kept.sum())
+    n = int(kept.sum())
     if track.levels is None or not n or predictor.endswith(CENSORED):
         return
     observed, parameters = track.observed[kept].astype(np.float64), track.parameters[:, kept].astype(np.float64)
@@ -132,7 +117,7 @@ def _delivered_rows(track: JudgedTrack, kept: Mask, predictor: str) -> Iterator[
     blocks = track.grid.blocks[kept]
     for level in SHOWN_LEVELS:
         value, error = mean_with_error(inside <= track.levels.at(level, parameters[0]), blocks)
-        yield place.row(f"delivered_coverage_{round(100 * level)}", value, error, n)
+        yield track.row(GENOME, predictor, f"delivered_coverage_{round(100 * level)}", value, error, n)
 
 
 _SPLIT = {"crps_oracle_scaled": "at_best_scale", "scale_error": "scale_error"}
@@ -154,7 +139,7 @@ def _of_peaks(track: JudgedTrack, masks: Mapping[str, Mask], predictor: str) -> 
         errors = _jackknife(whole, observed, logit, blocks)
         for score, value in values.items():
             note = ("all bins are alike: peaks, or none" if whole.n else "no bins") if math.isnan(value) else ""
-            found.append(_Place(track, name, predictor).row(score, value, errors[score], whole.n, note))
+            found.append(track.row(name, predictor, score, value, errors[score], whole.n, note))
         if name == GENOME:
             curve = reliability_curve(whole, equal_mass=True)
     return Calibration(found, {}, curve)

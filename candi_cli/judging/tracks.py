@@ -1,5 +1,6 @@
 """A predicted track beside what was observed, in memory: from files of predictions and a store."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -9,8 +10,10 @@ from numpy.typing import NDArray
 
 from candi_cli.errors import StoreError
 from candi_cli.evaluation.levels import Levels
+from candi_cli.evaluation.tracks import coefficient_of_variation, negative_binomial_sd
 from candi_cli.genome import Region
 from candi_cli.judging.grid import Grid, common_regions
+from candi_cli.judging.table import Row
 from candi_cli.store import Store
 from candi_cli.store.predictions import PARAMETERS, Predictions
 
@@ -64,7 +67,21 @@ class JudgedTrack:
         """
         return self if kept.all() else replace(self, observed=np.where(kept, self.observed, np.float32(np.nan)))
 
-    @property
+    def row(
+        self, region: str, predictor: str, score: str, value: float, error: float = math.nan, n: int = 0, note: str = ""
+    ) -> Row:
+        """Return a row of one score of the track."""
+        where = (self.biosample, self.assay, self.pool, self.kind)
+        return Row(*where, region, predictor, score, float(value), float(error), int(n), note)
+
+    @cached_property
+    def cv(self) -> NDArray[np.float64]:
+        """Return sd / mean of the predicted distribution, as the paper's: of counts, and of arcsinh(-log10 p)."""
+        if self.kind == "counts":
+            return coefficient_of_variation(self.expected, negative_binomial_sd(*self.parameters))
+        return coefficient_of_variation(*self.parameters)
+
+    @cached_property
     def expected(self) -> NDArray[np.float64]:
         """The prediction as one number a bin, in the units of what is observed: shape (L,).
 

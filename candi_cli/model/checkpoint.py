@@ -7,7 +7,6 @@ the card. What a configuration may be is checked by its family.
 import hashlib
 import json
 import re
-import reprlib
 import sys
 import unicodedata
 from collections.abc import Iterator
@@ -26,6 +25,7 @@ from candi_cli.counting import RULES, CountingRule
 from candi_cli.covariates import PLATFORMS, RUN_TYPES, Covariates
 from candi_cli.errors import ModelError
 from candi_cli.model.recalibration import Recalibration
+from candi_cli.model.values import is_number, is_whole, shorten
 
 FORMAT = "candi-model"
 FORMAT_VERSION = 1
@@ -35,7 +35,6 @@ _LONGEST_CARD, _MOST_LISTS = 2**25, 500_000  # characters, lists and objects; 30
 _DEEPEST_CARD = 100  # lists and objects in each other; a card has 5, and 2 more for each model that it went on from
 _WORDS = {"family": r"\w{1,40}", "candi_version": r"[\w.+-]{1,80}", "weights_sha256": r"([0-9a-f]{64})?"}
 _MOST_TENSORS = 10_000
-_LARGEST = 1e300
 _RULE_LIMITS = {"resolution": (1, 10**9), "min_mapq": (0, 255), "excl_flags": (0, 0xFFFF)}
 _LARGEST_SHIFT = 10**6  # bp
 _KINDS = {  # of numbers, as safetensors names them
@@ -127,22 +126,6 @@ class ModelCard:
         recalibration = Recalibration.from_json(fits) if fits is not None else None
         rebuilt = {"counting": _counting_rule(card["counting"]), "assays": assays, "recalibration": recalibration}
         return cls(**{**card, **rebuilt})
-
-
-def is_whole(value: object, low: float, high: float) -> bool:
-    """Return whether a value is an integer within limits; true and false are none."""
-    return isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
-
-
-def is_number(value: object, low: float = -_LARGEST, high: float = _LARGEST) -> bool:
-    """Return whether a value is a finite number within limits; true and false are none."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and low <= value <= high
-
-
-def shorten(value: object) -> str:
-    """Return a value on one short line, whatever a file holds."""
-    text = reprlib.repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def check_file_name(assay: object) -> None:

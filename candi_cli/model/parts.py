@@ -16,6 +16,7 @@ from candi_cli.model.recalibration import correct
 from candi_cli.parts import PartsFolder, making
 from candi_cli.store.predictions import Described, PredictionWriter
 
+_BATCH_CPU, _BATCH_GPU = 32, 256
 Advance = Callable[[int, str], None]
 
 
@@ -40,6 +41,11 @@ class Computing:
     device: Device
     batch_size: int
     threads: int
+
+    @classmethod
+    def on(cls, device: Device, *, batch_size: int | None, threads: int) -> "Computing":
+        """Return how to compute on a device, as many windows at a time as suit it unless a number is given."""
+        return cls(device, batch_size or (_BATCH_CPU if device.type == "cpu" else _BATCH_GPU), threads)
 
 
 def parts_of(

@@ -6,6 +6,7 @@ distribution becomes `scale * parameter + shift`. And the level of a central int
 covered as much as was asked for on the data that it was fit to, at each strength of prediction.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -15,12 +16,12 @@ from numpy.typing import NDArray
 
 from candi_cli.evaluation.levels import Levels
 from candi_cli.evaluation.tracks import LOG_LIMIT
+from candi_cli.model.values import is_number, is_whole
 from candi_cli.store.predictions import PARAMETERS
 
 _POOLS = ("denoised", "imputed")
 _MOST_SCALE, _MOST_SHIFT = 1e3, 1e3
 _MOST_FITS = 10_000
-_LARGEST = 1e300
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,7 @@ class Fit:
         parameters = {name: _factors(found) for name, found in factors.items()}
         levels = None if values["levels"] is None else Levels.from_json(kind, values["levels"]).to_json()
         n_bins, note = values["n_bins"], values["note"]
-        if not isinstance(n_bins, int) or isinstance(n_bins, bool) or n_bins < 0 or not isinstance(note, str):
+        if not is_whole(n_bins, 0, math.inf) or not isinstance(note, str):
             raise ValueError("recalibration: a fit does not say what it was fitted to")
         scores = [_scores(values[name]) for name in ("before", "after")]
         return cls(values["assay"], pool, kind, parameters, levels, n_bins, note, *scores)
@@ -138,7 +139,7 @@ def _factors(values: Any) -> tuple[float, float]:
     if not isinstance(values, list | tuple) or len(values) != 2:
         raise ValueError("recalibration: a parameter has no scale and shift")
     scale, shift = values
-    if not (_is_number(scale) and _is_number(shift)):
+    if not (is_number(scale) and is_number(shift)):
         raise ValueError("recalibration: a scale or shift is no number")
     if not (0 < scale <= _MOST_SCALE and abs(shift) <= _MOST_SHIFT):
         raise ValueError("recalibration: a scale or a shift is beyond any fit's")
@@ -147,13 +148,7 @@ def _factors(values: Any) -> tuple[float, float]:
 
 def _scores(values: Any) -> dict[str, float]:
     if not isinstance(values, dict) or not all(
-        isinstance(name, str) and _is_number(value) for name, value in values.items()
+        isinstance(name, str) and is_number(value) for name, value in values.items()
     ):
         raise ValueError("recalibration: scores are no numbers by name")
     return {name: float(value) for name, value in values.items()}
-
-
-def _is_number(value: Any) -> bool:
-    """Return whether a value is a finite number; JSON has whole ones that are too large for any float."""
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    return is_number and -_LARGEST <= value <= _LARGEST

@@ -1,14 +1,15 @@
 """Figures of predicted tracks, as PNG."""
 
 from collections.abc import Sequence
-from functools import cache
 from io import BytesIO
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from candi_cli.report.appearance import colour, made_by, one_line
+from candi_cli.report.appearance import colour, made_by
+from candi_cli.report.letters import drawable
+from candi_cli.report.settings import own_settings
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -24,7 +25,6 @@ _NUMBERS = 42  # points between an axis and its label, for numbers up to 100,000
 _LONGEST_LABEL, _LONGEST_TITLE = 34, 80  # letters
 _KB_UP_TO_BP = 2_000_000
 _RAW = "#777777"
-_NO_PICTURE = "\N{WHITE SQUARE}"
 
 
 class FigureRow(NamedTuple):
@@ -64,19 +64,24 @@ def locus_figure(
     start_bp : where the first bin starts, 0-based
     rows : at least one, all of as many bins
     """
+    with own_settings():
+        return _png(title, start_bp, resolution, rows, legend or Legend())
+
+
+def _png(title: str, start_bp: int, resolution: int, rows: Sequence[FigureRow], legend: Legend) -> bytes:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     figure = _empty_figure(len(rows))
     canvas = FigureCanvasAgg(figure)
-    _draw_labels(figure, canvas, [_drawable(one_line(row.label, _LONGEST_LABEL)) for row in rows])
+    _draw_labels(figure, canvas, [drawable(row.label, _LONGEST_LABEL) for row in rows])
     n_bins = len(rows[0].values)
     span_bp = n_bins * resolution
     unit, unit_bp = ("kb", 1_000) if span_bp <= _KB_UP_TO_BP else ("Mb", 1_000_000)
     edges = (start_bp + resolution * np.arange(n_bins + 1)) / unit_bp
     for axes, row in zip(figure.axes, rows, strict=True):
         _draw_row(axes, row, edges)
-    _draw_frame(figure, canvas, _drawable(one_line(title, _LONGEST_TITLE)), f"position ({unit})")
-    _draw_legend(figure, rows, legend or Legend())
+    _draw_frame(figure, canvas, drawable(title, _LONGEST_TITLE), f"position ({unit})")
+    _draw_legend(figure, rows, legend)
     image = BytesIO()
     canvas.print_png(image, metadata={"Software": None})  # the version of matplotlib is not part of the picture
     return image.getvalue()
@@ -168,16 +173,3 @@ def _draw_legend(figure: "Figure", rows: Sequence[FigureRow], legend: Legend) ->
 def _rgb(quantity: str, observed: bool) -> str:
     """Return the colour of a track as it is in genome browsers, as `#rrggbb`."""
     return "#" + "".join(f"{int(part):02x}" for part in colour(quantity, observed).split(","))
-
-
-def _drawable(text: str) -> str:
-    """Return a text in which a square stands for each letter that the font cannot draw (it would warn of them)."""
-    return "".join(letter if _has_picture(letter) else _NO_PICTURE for letter in text)
-
-
-@cache
-def _has_picture(letter: str) -> bool:
-    from matplotlib.font_manager import FontProperties, findfont, get_font
-
-    fonts = (get_font(findfont(FontProperties(weight=weight))) for weight in ("normal", "bold"))
-    return all(font.get_char_index(ord(letter)) for font in fonts)

@@ -1,13 +1,13 @@
 """What figures of scores show, and the figures: curves, histograms, bars and densities, as SVG and PNG."""
 
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from io import BytesIO
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
+
+from candi_cli.report.settings import own_settings
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -113,7 +113,7 @@ def draw(picture: Picture) -> "Figure":
     """Return the figure of a picture, whatever the user's own settings of the drawing library are."""
     from candi_cli.report import drawing
 
-    with _own_settings():
+    with own_settings():
         if isinstance(picture, Lines):
             return drawing.draw_lines(picture)
         if isinstance(picture, Histogram):
@@ -128,7 +128,7 @@ def svg(picture: Picture) -> bytes:
     from matplotlib.backends.backend_svg import FigureCanvasSVG
 
     image = BytesIO()
-    with _own_settings():
+    with own_settings():
         FigureCanvasSVG(draw(picture)).print_svg(image, metadata={"Creator": None, "Date": None})
     return image.getvalue()
 
@@ -138,17 +138,6 @@ def png(picture: Picture) -> bytes:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     image = BytesIO()
-    with _own_settings():
+    with own_settings():
         FigureCanvasAgg(draw(picture)).print_png(image, metadata={"Software": None})
     return image.getvalue()
-
-
-@contextmanager
-def _own_settings() -> Iterator[None]:
-    from matplotlib import rc_context
-    from matplotlib.style import context
-
-    with ExitStack() as settings:
-        settings.enter_context(context("default"))
-        settings.enter_context(rc_context({"svg.hashsalt": "candi", "svg.fonttype": "path"}))
-        yield

@@ -21,7 +21,6 @@ from candi_cli.judging.agreement import (
     Predictor,
     agreement_rows,
     challenge_rows,
-    cv_of,
     errors_of,
     interval_of,
     model_log_likelihood,
@@ -288,7 +287,7 @@ def test_uncertainty_by_scipy(kind: str, signal: JudgedTrack, counts: JudgedTrac
         sd, upper = frozen.std(), frozen.ppf(0.975)
     else:
         sd, upper = other, np.maximum(stats.norm.ppf(0.975, one_, other), 0)
-    cv = cv_of(track)[here]
+    cv = track.cv[here]
     if kind == "counts":
         np.testing.assert_allclose(cv, sd / x, rtol=1e-6)
     rows = list(uncertainty(track, masks["genome"]))

@@ -4,7 +4,8 @@ from dataclasses import dataclass, fields
 from math import prod
 from typing import Any
 
-from candi_cli.model.checkpoint import check_file_name, is_number, is_whole, shorten
+from candi_cli.model.checkpoint import check_file_name
+from candi_cli.model.values import is_number, is_whole, shorten
 
 PRESETS = ("paper", "base", "tiny")
 INPUTS = ("counts", "signal")
