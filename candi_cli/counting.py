@@ -6,8 +6,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-OVERLAP, FIVE_PRIME, FRAGMENT = "overlap", "five-prime", "fragment"
-RULES = (OVERLAP, FIVE_PRIME, FRAGMENT)
+OVERLAP, FIVE_PRIME, FRAGMENT, MIDPOINT = "overlap", "five-prime", "fragment", "midpoint"
+RULES = (OVERLAP, FIVE_PRIME, FRAGMENT, MIDPOINT)
+SHIFTED = (FIVE_PRIME, MIDPOINT)  # rules by which a 5' end may be moved
 FLAGS = {
     "PAIRED": 0x1, "PROPER_PAIR": 0x2, "UNMAP": 0x4, "MUNMAP": 0x8, "REVERSE": 0x10, "MREVERSE": 0x20,
     "READ1": 0x40, "READ2": 0x80, "SECONDARY": 0x100, "QCFAIL": 0x200, "DUP": 0x400, "SUPPLEMENTARY": 0x800,
@@ -23,13 +24,15 @@ class CountingRule:
     Attributes
     ----------
     rule : `overlap` adds 1 to each bin that a read overlaps by at least 1 bp; `five-prime` counts a read once, in the
-        bin of its 5' end; `fragment` counts a proper pair once, over its span
+        bin of its 5' end; `fragment` counts a proper pair once, over its span; `midpoint` counts a molecule once: a
+        proper pair in the bin of the middle base of its fragment, a single-ended read in that of its 5' end
     resolution : bin width in bp
     min_mapq : reads below it are dropped; 255 means unknown and passes
     excl_flags : reads with any of these SAM flags are dropped (0xF04: unmapped, secondary, QC fail, duplicate,
         supplementary, as in ENCODE's filtered BAMs)
-    shift : bp added to the 5' end of forward and of reverse reads (`five-prime` only)
-    keep_duplicates : count every read; else, of reads that agree in position, strand and mate, only the first
+    shift : bp added to the 5' end of forward and of reverse reads (`five-prime`, and single-ended reads of `midpoint`)
+    keep_duplicates : count every read; else, of reads that agree in position, strand and mate (`midpoint`: of fragments
+        that agree in start, end and orientation), only the first
     """
 
     rule: str = OVERLAP
@@ -38,6 +41,11 @@ class CountingRule:
     excl_flags: int = 0xF04
     shift: tuple[int, int] = (0, 0)
     keep_duplicates: bool = True
+
+    @property
+    def counts_pairs_once(self) -> bool:
+        """Whether one read stands for a proper pair, and reads of other pairs are dropped."""
+        return self.rule in (FRAGMENT, MIDPOINT)
 
     def to_json(self) -> dict[str, Any]:
         """Return the rule as plain JSON values."""

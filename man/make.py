@@ -64,6 +64,9 @@ EXAMPLES: Mapping[str, Mapping[str, str]] = {
         "Count Tn5 cut sites of ATAC-seq:": (
             "candi bin atac.bam --covariates meta.tsv --count five-prime --shift 4,-5 \\\n    -o atac.h5"
         ),
+        "Count each molecule once, reads of single-ended ChIP-seq in the middle of fragments of 150 bp:": (
+            "candi bin chip.bam --covariates meta.tsv --count midpoint --shift 75,-75 \\\n    -o chip.h5"
+        ),
     },
     "info": {
         "Verify a store, and show what it holds:": "candi info store.h5",

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from candi_cli.counting import FLAGS, RULES, CountingRule, parse_flags, parse_shift
+from candi_cli.commands.bin import command as bin_command
+from candi_cli.counting import FLAGS, RULES, SHIFTED, CountingRule, parse_flags, parse_shift
 
 RULE = st.builds(
     CountingRule,
@@ -76,6 +77,17 @@ def test_the_text_of_a_rule_states_each_of_its_parts():
         assert part in text
     assert "+0,-5" in str(CountingRule("five-prime", shift=(0, -5)))
     assert "shift" not in str(CountingRule())
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_the_options_of_a_rule_are_those_that_bin_reads_it_from(rule):
+    shift = (75, -75) if rule in SHIFTED else (0, 0)
+    stated = CountingRule(rule, 50, 20, 0x404, shift, keep_duplicates=False)
+    options = bin_command.make_context("bin", ["--covariates", "x.tsv", *stated.options().split()]).params
+    assert CountingRule(
+        options["count"], options["resolution"], options["min_mapq"], options["excl_flags"],
+        options["shift"] or (0, 0), options["keep_dup"] == "all",
+    ) == stated  # fmt: skip
 
 
 def test_the_default_rule_drops_what_encode_drops():

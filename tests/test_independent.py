@@ -13,7 +13,7 @@ import pysam
 import pytest
 
 from candi_cli.binning import Binning, bin_experiment
-from candi_cli.counting import FIVE_PRIME, FRAGMENT, OVERLAP, CountingRule
+from candi_cli.counting import FIVE_PRIME, FRAGMENT, MIDPOINT, OVERLAP, CountingRule
 from candi_cli.covariates import Covariates, Experiment
 from candi_cli.errors import ReadsError
 from candi_cli.io import bam
@@ -23,7 +23,8 @@ from candi_cli.store import Store
 pytestmark = pytest.mark.real_data
 REAL_DATA = Path(__file__).parents[2] / "shared" / "data"
 BAMS = sorted(str(path.relative_to(REAL_DATA)) for path in REAL_DATA.rglob("*.bam")) or ["absent.bam"]
-RULES = [OVERLAP, FIVE_PRIME, FRAGMENT]
+RULES = [OVERLAP, FIVE_PRIME, FRAGMENT, MIDPOINT]
+OF_SINGLES = [OVERLAP, FIVE_PRIME, MIDPOINT]  # rules by which single-ended reads count
 FILTERS = ["-F", "0xF04", "-q", "30"]
 RESOLUTION = 25
 N_WINDOWS = 200
@@ -72,11 +73,15 @@ def intervals_counted(reads: Aligned, rule: str) -> tuple[np.ndarray, np.ndarray
     reverse = reads.flag & 0x10 != 0
     if rule == OVERLAP:
         return reads.contig, reads.start, reads.end
+    five_prime = np.where(reverse, reads.end - 1, reads.start)
     if rule == FIVE_PRIME:
-        base = np.where(reverse, reads.end - 1, reads.start)
-        return reads.contig, base, base + 1
+        return reads.contig, five_prime, five_prime + 1
     leftmost = np.where(reads.start == reads.mate_start, ~reverse, reads.template > 0)
     chosen = leftmost & (reads.flag & 0x2 != 0) & (reads.template != 0)
+    if rule == MIDPOINT:
+        single = reads.flag & 0x1 == 0
+        base = np.where(single, five_prime, reads.start + np.abs(reads.template) // 2)[chosen | single]
+        return reads.contig[chosen | single], base, base + 1
     start = reads.start[chosen]
     return reads.contig[chosen], start, start + np.abs(reads.template[chosen])
 
@@ -258,7 +263,7 @@ def test_the_same_reads_in_every_format_make_one_store(case, tmp_path, rng):
         with pysam.AlignmentFile(str(subset), "wb", header=header) as out:
             for read in reads:
                 out.write(read)
-    expected = {rule: stored(subset, rule, sizes) for rule in (RULES if paired else RULES[:2])}
+    expected = {rule: stored(subset, rule, sizes) for rule in (RULES if paired else OF_SINGLES)}
     fasta = REAL_DATA / reference
     cram = tmp_path / "subset.cram"
     pysam.view("-C", "-T", str(fasta), "-o", str(cram), str(subset), catch_stdout=False)
@@ -303,7 +308,7 @@ CTCF = "GM12878_CTCF_hg19/CTCF"
 )
 def test_the_text_that_others_made_of_a_bam_counts_as_the_bam_does(bam_name, text_name, read_length):
     stated = Covariates(run_type="paired-ended" if read_length else None, read_length=read_length)
-    for rule in RULES if read_length else RULES[:2]:
+    for rule in RULES if read_length else OF_SINGLES:
         reads = ReadCounter(REAL_DATA / bam_name, CountingRule(rule), n_folds=2)
         expected = {found.chrom: found for found in reads}
         text = ReadCounter(
@@ -327,15 +332,18 @@ def hg(build: str) -> dict[str, int]:
         ("ChIP_ATAC_small_hg19/prepeak_pe_tn5.tagAlign.gz", "hg19", OVERLAP),
         ("ChIP_ATAC_small_hg19/prepeak_pe_tn5.tagAlign.gz", "hg19", FIVE_PRIME),
         ("GM12878_CTCF_hg19/CTCF_ChIP_200K.bed.gz", "hg19", FIVE_PRIME),
+        ("GM12878_CTCF_hg19/CTCF_ChIP_200K.bed.gz", "hg19", MIDPOINT),
         ("GM12878_CTCF_hg19/PBMC_scATAC_chr22_hg38.fragments.tsv.gz", "hg38", FRAGMENT),
+        ("GM12878_CTCF_hg19/PBMC_scATAC_chr22_hg38.fragments.tsv.gz", "hg38", MIDPOINT),
     ],
 )
 def test_every_bin_of_real_text_is_that_of_windows_over_its_columns(name, build, rule):
     rows = [line.split("\t") for line in gzip.decompress((REAL_DATA / name).read_bytes()).decode().splitlines()]
     contig, reverse = np.array([row[0] for row in rows]), np.array([row[-1] == "-" for row in rows])
     start, end = (np.array([int(row[column]) for row in rows]) for column in (1, 2))
-    if rule == FIVE_PRIME:
-        start = np.where(reverse, end - 1, start)
+    if rule in (FIVE_PRIME, MIDPOINT):
+        middles = rule == MIDPOINT and "fragments" in name
+        start = (start + end) // 2 if middles else np.where(reverse, end - 1, start)
         end = start + 1
     sizes = hg(build)
     counter = ReadCounter(REAL_DATA / name, CountingRule(rule), chromsizes=sizes)

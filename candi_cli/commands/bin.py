@@ -12,7 +12,7 @@ from candi_cli.commands import _options as options
 from candi_cli.commands import command_line
 from candi_cli.commands._console import console
 from candi_cli.commands._output import check_writable, replacing
-from candi_cli.counting import FIVE_PRIME, OVERLAP, RULES, CountingRule, parse_shift
+from candi_cli.counting import OVERLAP, RULES, SHIFTED, CountingRule, parse_shift
 from candi_cli.covariates import FILE_COLUMNS
 from candi_cli.errors import RequestError
 
@@ -28,13 +28,19 @@ if TYPE_CHECKING:
 @options.sheet
 @click.option("-o", "--output", type=options.PATH, metavar="STORE.h5", help="The store to write.")
 @click.option("--resolution", type=click.IntRange(1), default=25, show_default=True, help="Bin width in bp.")
-@click.option("--count", type=click.Choice(RULES), default=OVERLAP, show_default=True, help="The counting rule.")
 @click.option(
-    "--shift", type=options.Parsed("PLUS,MINUS", parse_shift), help="Move 5' ends (five-prime only; 4,-5 for Tn5)."
-)
+    "--count", type=click.Choice(RULES), default=OVERLAP, show_default=True,
+    help="Count a read in each bin that it overlaps, or in that of its 5' end; a proper pair in each bin of its "
+    "fragment; or each molecule once, in the bin of a fragment's middle or of a single-ended read's 5' end.",
+)  # fmt: skip
+@click.option(
+    "--shift", type=options.Parsed("PLUS,MINUS", parse_shift),
+    help="Move 5' ends (five-prime, and single-ended reads of midpoint): 4,-5 for Tn5, 75,-75 to the middle of 150 bp.",
+)  # fmt: skip
 @click.option(
     "--keep-dup", type=click.Choice(["all", "1"]), default="all", show_default=True,
-    help="Of reads at one position, strand and mate: all, or one (for BAMs whose duplicates are not flagged).",
+    help="Of reads at one position, strand and mate (midpoint: of equal fragments): all, or one (for BAMs whose "
+    "duplicates are not flagged).",
 )  # fmt: skip
 @click.option(
     "--folds", "n_folds", type=click.IntRange(0, 64), default=8, show_default=True,
@@ -75,8 +81,8 @@ def command(
     from candi_cli.binning import Binning
     from candi_cli.commands._experiments import choose_experiments, named_aliases, read_genome, shown
 
-    if shift is not None and count != FIVE_PRIME:
-        raise RequestError(f"--shift: has no meaning with --count {count}; use --count five-prime")
+    if shift is not None and count not in SHIFTED:
+        raise RequestError(f"--shift: has no meaning with --count {count}; use --count {' or '.join(SHIFTED)}")
     if n_folds == 1:
         raise RequestError("--folds 1: one part leaves no independent target; use 0 or at least 2")
     if output is None and not print_sheet:

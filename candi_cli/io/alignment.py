@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import pysam
 
-from candi_cli.counting import FRAGMENT, CountingRule
+from candi_cli.counting import MIDPOINT, CountingRule
 from candi_cli.covariates import parse_platform
 from candi_cli.errors import ReadsError
-from candi_cli.io.bam import keeps, stands_for_pair, unsorted
+from candi_cli.io.bam import keeps, stands_for_molecule, unsorted
 from candi_cli.io.records import UNMAPPED, Records
 
 _AT_ONCE = 100_000  # reads held as Python objects before they become columns
@@ -76,7 +76,8 @@ def read_alignment(alignment: pysam.AlignmentFile, path: Path, rule: CountingRul
     OSError, ValueError
         They are damaged, or a CRAM's reference is another.
     """
-    excluded, min_mapq, fragments = rule.excl_flags | UNMAPPED, rule.min_mapq, rule.rule == FRAGMENT
+    excluded, min_mapq = rule.excl_flags | UNMAPPED, rule.min_mapq
+    pairs_once, singles = rule.counts_pairs_once, rule.rule == MIDPOINT
     rows: list[tuple[int, ...]] = []
     contig, last_start, seen = -1, -1, 0
     for read in alignment:
@@ -93,7 +94,7 @@ def read_alignment(alignment: pysam.AlignmentFile, path: Path, rule: CountingRul
         if here < 0 or not keeps(flag, mapq, excluded, min_mapq):
             continue
         mate_start, template = read.next_reference_start, read.template_length
-        if fragments and not stands_for_pair(flag, start, mate_start, template):
+        if pairs_once and not stands_for_molecule(flag, start, mate_start, template, singles):
             continue
         length = read.query_length or read.infer_query_length() or 0
         end = read.reference_end or start + 1

@@ -13,7 +13,7 @@ import numpy as np
 from isal import igzip, igzip_threaded
 from numpy.typing import NDArray
 
-from candi_cli.counting import FRAGMENT, CountingRule
+from candi_cli.counting import MIDPOINT, CountingRule
 from candi_cli.errors import ReadsError
 from candi_cli.io.compiling import COMPILES, compiled
 from candi_cli.io.records import UNMAPPED, Records
@@ -31,11 +31,14 @@ def keeps(flag: int, mapq: int, excluded: int, min_mapq: int) -> bool:
     return flag & excluded == 0 and mapq >= min_mapq
 
 
-def stands_for_pair(flag: int, start: int, mate_start: int, template: int) -> bool:
+def stands_for_molecule(flag: int, start: int, mate_start: int, template: int, singles: bool) -> bool:
     """Return whether a read is the one of a proper pair that its fragment is counted by: the left one, by its TLEN.
 
-    Of mates that start at one base some aligners give both TLENs the same sign: then it is the forward one.
+    Of mates that start at one base some aligners give both TLENs the same sign: then it is the forward one. A
+    single-ended read stands for itself if `singles`.
     """
+    if singles and flag & 0x1 == 0:
+        return True
     if flag & 0x2 == 0 or template == 0:
         return False
     if start != mate_start:
@@ -45,7 +48,7 @@ def stands_for_pair(flag: int, start: int, mate_start: int, template: int) -> bo
 
 
 _keeps = compiled(keeps)
-_stands_for_pair = compiled(stands_for_pair)
+_stands_for_molecule = compiled(stands_for_molecule)
 
 
 @compiled
@@ -65,7 +68,8 @@ def _scan(
     state: NDArray[np.int64],
     excluded: int,
     min_mapq: int,
-    fragments: bool,
+    pairs_once: bool,
+    singles: bool,
     n_contigs: int,
     columns: NDArray[np.int32],
 ) -> int:
@@ -106,7 +110,7 @@ def _scan(
         mate_start = np.int64(_int32(buffer, record + 24))
         if contig < 0 or not _keeps(flag, mapq, excluded, min_mapq):
             continue
-        if fragments and not _stands_for_pair(flag, start, mate_start, template):
+        if pairs_once and not _stands_for_molecule(flag, start, mate_start, template, singles):
             continue
         n_operations = np.int64(buffer[record + 12]) | np.int64(buffer[record + 13]) << 8
         cigar = record + 32 + np.int64(buffer[record + 8])
@@ -174,7 +178,7 @@ def _records(blocks: BinaryIO, path: Path, rule: CountingRule, contigs: list[str
     buffer = np.empty(2 * _PIECE, dtype=np.uint8)
     columns = np.empty((7, len(buffer) // _SHORTEST), dtype=np.int32)
     state = np.array([-1, -1, 0, 0, 0], dtype=np.int64)
-    excluded, fragments = rule.excl_flags | UNMAPPED, rule.rule == FRAGMENT
+    excluded, filters = rule.excl_flags | UNMAPPED, (rule.min_mapq, rule.counts_pairs_once, rule.rule == MIDPOINT)
     held = 0
     while n_read := blocks.readinto(buffer.data[held : held + _PIECE]):  # type: ignore[attr-defined]
         held += n_read
@@ -182,7 +186,7 @@ def _records(blocks: BinaryIO, path: Path, rule: CountingRule, contigs: list[str
         status = _NEXT_CONTIG
         while status == _NEXT_CONTIG:
             state[_KEPT] = 0
-            status = _scan(buffer, held, state, excluded, rule.min_mapq, fragments, len(contigs), columns)
+            status = _scan(buffer, held, state, excluded, *filters, len(contigs), columns)
             if state[_KEPT]:
                 yield _copied(columns[:, : state[_KEPT]], contigs[state[_CONTIG]], int(state[_SEEN]))
         if status != _MORE:

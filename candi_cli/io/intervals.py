@@ -12,7 +12,7 @@ from typing import BinaryIO, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from candi_cli.counting import FIVE_PRIME, FRAGMENT, OVERLAP, CountingRule
+from candi_cli.counting import FIVE_PRIME, FRAGMENT, MIDPOINT, OVERLAP, CountingRule
 from candi_cli.errors import OutputError, ReadsError
 from candi_cli.io.columns import LineError, Lines, name_runs, read_lines
 from candi_cli.io.formats import Format
@@ -85,10 +85,12 @@ def _check_rule(path: Path, kind: Format, rule: CountingRule, read_length: int |
     if kind is Format.FRAGMENTS and rule.rule == OVERLAP and not read_length:
         raise ReadsError(
             f"{path}: fragments do not say how long their reads are; give read_length in the sample sheet, "
-            "or count by 'fragment' or 'five-prime'"
+            "or count by 'fragment', 'midpoint' or 'five-prime'"
         )
     if kind is Format.BED and rule.rule == FRAGMENT:
-        raise ReadsError(f"{path}: single reads, which have no fragments; count by 'overlap' or 'five-prime'")
+        raise ReadsError(
+            f"{path}: single reads, which have no fragments; count by 'overlap', 'five-prime' or 'midpoint'"
+        )
 
 
 def _parse(lines: Lines, kind: Format, rule: CountingRule, read_length: int | None) -> Reads:
@@ -102,13 +104,13 @@ def _parse(lines: Lines, kind: Format, rule: CountingRule, read_length: int | No
 def _single(lines: Lines, rule: CountingRule) -> Reads:
     contigs = lines.texts(0)
     start, end = _span(lines, contigs, 0)
-    reverse = _strand(lines, contigs, 5, rule) == _MINUS
+    reverse = _strand(lines, contigs, 5, needed=rule.rule in (FIVE_PRIME, MIDPOINT)) == _MINUS
     zero = np.zeros_like(start)
     return Reads(contigs, start, end, np.where(reverse, REVERSE, 0), zero - 1, zero, end - start)
 
 
 def _fragments(lines: Lines, rule: CountingRule, read_length: int | None) -> Reads:
-    """Return the two reads at the ends of each fragment; of `fragment`, the left one stands for both."""
+    """Return the two reads at the ends of each fragment; the left one stands for both where pairs count once."""
     contigs = lines.texts(0)
     start, end = _span(lines, contigs, 0)
     length = np.minimum(read_length or end - start, end - start)
@@ -120,7 +122,8 @@ def _pairs(lines: Lines, rule: CountingRule) -> Reads:
     """Return both reads of each line; mates on two contigs, or on one strand, are single reads and no fragment."""
     contigs, mates = lines.texts(0), lines.texts(3)
     one, other = _span(lines, contigs, 0), _span(lines, mates, 3)
-    strand, mate_strand = _strand(lines, contigs, 8, rule), _strand(lines, mates, 9, rule)
+    needed = rule.rule == FIVE_PRIME
+    strand, mate_strand = _strand(lines, contigs, 8, needed=needed), _strand(lines, mates, 9, needed=needed)
     swapped = (contigs == mates) & (
         (other.start < one.start) | ((other.start == one.start) & (strand == _MINUS) & (mate_strand != _MINUS))
     )
@@ -129,7 +132,7 @@ def _pairs(lines: Lines, rule: CountingRule) -> Reads:
     right_reverse = np.where(swapped, strand, mate_strand) != _PLUS  # mates without strands point at each other
     proper = (contigs == mates) & (contigs != _DOT) & ~left_reverse & right_reverse
     together = _paired(contigs[proper], left.take(proper), right.take(proper), rule)
-    if rule.rule == FRAGMENT:
+    if rule.counts_pairs_once:
         return together
     apart = []
     for names, span, strands in ((contigs, one, strand), (mates, other, mate_strand)):
@@ -151,11 +154,11 @@ def _span(lines: Lines, contigs: NDArray[np.bytes_], column: int) -> Span:
     return Span(start, end)
 
 
-def _strand(lines: Lines, contigs: NDArray[np.bytes_], column: int, rule: CountingRule) -> NDArray[np.bytes_]:
-    """Return a field of `+`, `-` or something else; raise LineError where the counting rule needs to know it."""
+def _strand(lines: Lines, contigs: NDArray[np.bytes_], column: int, *, needed: bool) -> NDArray[np.bytes_]:
+    """Return a field of `+`, `-` or something else; raise LineError at the latter where a strand is needed."""
     strand = lines.texts(column, missing=_DOT)
     without = np.flatnonzero((contigs != _DOT) & (strand != _PLUS) & (strand != _MINUS))
-    if rule.rule == FIVE_PRIME and len(without):
+    if needed and len(without):
         line = int(without[0])
         raise LineError(line, f"no strand (+ or - in field {column + 1}), so that the 5' end is not known")
     return strand
@@ -170,7 +173,7 @@ def _paired(contigs: NDArray[np.bytes_], left: Span, right: Span, rule: Counting
     template = np.maximum(right.end, left.end) - left.start
     flag = np.full(len(contigs), _PAIR | FIRST | MATE_REVERSE)
     first = Reads(contigs, left.start, left.end, flag, right.start, template, left.end - left.start)
-    if rule.rule == FRAGMENT:
+    if rule.counts_pairs_once:
         return first
     flag = np.full(len(contigs), _PAIR | SECOND | REVERSE)
     length = right.end - right.start

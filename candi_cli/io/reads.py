@@ -13,7 +13,7 @@ import pysam
 from numpy.typing import NDArray
 
 from candi_cli.contigs import Aliases, NameMatcher, match_contigs, shorten
-from candi_cli.counting import UNKNOWN_MAPQ, CountingRule
+from candi_cli.counting import MIDPOINT, UNKNOWN_MAPQ, CountingRule
 from candi_cli.covariates import Covariates
 from candi_cli.errors import GenomeError, ReadsError
 from candi_cli.genome import Chromsizes
@@ -37,9 +37,9 @@ _GENOME = "the genome of this run (-g CHROM.SIZES names all of it)"
 class ReadsSummary:
     """What one pass over a file found.
 
-    `depth` is the number of reads (or fragments) counted, `paired` the surplus of paired over single reads among the
-    first of them (`sampled`), `covered_bp` the length of the blocks in which reads start, or
-    of the whole chromosome where reads are too few to tell.
+    `depth` is the number of reads (or fragments, or molecules) counted, `paired` the surplus of paired over single ones
+    among the first of them (`sampled`), `covered_bp` the length of the blocks in which reads start, or of the whole
+    chromosome where reads are too few to tell.
     """
 
     depth: int = 0
@@ -208,7 +208,8 @@ class ReadCounter:
 
     def _count(self, source: Iterator[Records]) -> Iterator[ChromCounts]:
         bins: Tally | None = None
-        duplicates = Duplicates() if not self.rule.keep_duplicates else None
+        of_fragments = self.rule.rule == MIDPOINT
+        duplicates = Duplicates(of_fragments=of_fragments) if not self.rule.keep_duplicates else None
         contig: str | None = None
         for records in source:
             self.summary.seen = records.seen

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from candi_cli.counting import FIVE_PRIME, FRAGMENT, CountingRule, narrowest
+from candi_cli.counting import FIVE_PRIME, FRAGMENT, MIDPOINT, CountingRule, narrowest
 from candi_cli.genome import bin_count
 from candi_cli.io.records import PAIRED, REVERSE, Records
 
@@ -71,10 +71,18 @@ class Tally:
         if self.rule.rule == FRAGMENT:
             return records.start, records.start + np.abs(records.template) - 1
         if self.rule.rule == FIVE_PRIME:
-            plus, minus = (np.int32(bp) for bp in self.rule.shift)
-            five_prime = np.where(records.flag & REVERSE, records.end - 1 + minus, records.start + plus)
-            return five_prime, five_prime
+            base = self._five_prime(records)
+            return base, base
+        if self.rule.rule == MIDPOINT:
+            middle = records.start + np.abs(records.template) // np.int32(2)
+            base = np.where(records.flag & PAIRED, middle, self._five_prime(records))
+            return base, base
         return records.start, records.end - 1
+
+    def _five_prime(self, records: Records) -> NDArray[np.int32]:
+        """Return the 5' ends of reads, moved by the rule's shift."""
+        plus, minus = (np.int32(bp) for bp in self.rule.shift)
+        return np.where(records.flag & REVERSE, records.end - 1 + minus, records.start + plus)
 
     def finish(self) -> ChromCounts:
         """Return the counts; nothing can be added afterwards."""

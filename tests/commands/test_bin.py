@@ -17,6 +17,7 @@ import pyBigWig
 import pysam
 import pytest
 
+from candi_cli.counting import CountingRule
 from candi_cli.covariates import COLUMNS
 from candi_cli.store import Store
 
@@ -647,6 +648,38 @@ def test_a_shift_that_no_position_can_hold_is_refused(candi, tmp_path, shift):
     assert ran.code == 2
     (line,) = ran.errors
     assert "--shift" in line
+
+
+@pytest.mark.parametrize("rule", ["overlap", "fragment"])
+def test_a_shift_is_refused_where_no_five_prime_end_counts(candi, tmp_path, rule):
+    sheet = TEST_DATA / "meta_one.tsv"
+    ran = candi("bin", "--covariates", sheet, "-o", tmp_path / "s.h5", "--count", rule, "--shift", "75,-75")
+    assert ran.code == 2
+    (line,) = ran.errors
+    assert line.endswith(f"--shift: has no meaning with --count {rule}; use --count five-prime or midpoint")
+    assert not (tmp_path / "s.h5").exists()
+
+
+def test_a_store_of_midpoints_states_its_rule_depth_run_type_and_blocks(bins, tmp_path):
+    fragments, reads = tmp_path / "f.tsv", tmp_path / "r.bed"
+    fragments.write_text("chr1\t1000\t1151\tA\t1\n" * 3 + "chr1\t149990\t250000\tA\t1\n")
+    reads.write_text("chr1\t1000\t1036\tr\t0\t+\nchr1\t1114\t1150\tr\t0\t-\n")
+    for path, read_length, run_type, bins_counted, blocks in (
+        (fragments, "50", "paired-ended", {43: 3, 7999: 1}, [3, 1, 0, 0]),
+        (reads, "36", "single-ended", {43: 1, 42: 1}, [2, 0, 0, 0]),
+    ):
+        store = bins(f"x H3K4me3 {path} {read_length}", "-g", SIZES, "--count", "midpoint", "--shift=75,-75",
+                     columns="biosample assay file read_length")  # fmt: skip
+        with Store(store) as opened:
+            assert opened.rule == CountingRule("midpoint", shift=(75, -75))
+            assert opened.covered_blocks("x", "chr1")[0].tolist() == blocks
+        found = layers(store)
+        assert {int(number): int(found["counts/chr1"][number]) for number in found["counts/chr1"].nonzero()[0]} == (
+            bins_counted
+        )
+        np.testing.assert_array_equal(found["folds/chr1"].sum(axis=0), found["counts/chr1"])
+        covariates = attribute(store, "covariates")
+        assert (covariates["depth"], covariates["run_type"]) == (sum(bins_counted.values()), run_type)
 
 
 def test_stdout_is_no_place_for_a_store(candi, tmp_path, monkeypatch):

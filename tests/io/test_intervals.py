@@ -12,7 +12,7 @@ import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
-from candi_cli.counting import FIVE_PRIME, FRAGMENT, OVERLAP, CountingRule
+from candi_cli.counting import FIVE_PRIME, FRAGMENT, MIDPOINT, OVERLAP, CountingRule
 from candi_cli.covariates import Covariates
 from candi_cli.errors import GenomeError, ReadsError
 from candi_cli.io import columns, intervals
@@ -27,6 +27,8 @@ RULES = {
     "five-prime": CountingRule(FIVE_PRIME),
     "five-prime shifted": CountingRule(FIVE_PRIME, shift=(4, -5)),
     "fragment": CountingRule(FRAGMENT),
+    "midpoint": CountingRule(MIDPOINT),
+    "midpoint shifted": CountingRule(MIDPOINT, shift=(75, -75)),
 }
 LINE = "chr1\t10\t60\tread\t0\t+\n"
 
@@ -147,14 +149,14 @@ def proper_pairs(draw: st.DrawFn) -> Pair:
 
 ANY_RULE = st.builds(
     CountingRule,
-    rule=st.sampled_from([OVERLAP, FIVE_PRIME]),
+    rule=st.sampled_from([OVERLAP, FIVE_PRIME, MIDPOINT]),
     resolution=st.sampled_from([1, 7, 25, 1_000]),
     shift=st.tuples(st.integers(-70, 70), st.integers(-70, 70)),
     keep_duplicates=st.booleans(),
 )
 ANY_PAIR_RULE = st.builds(
     CountingRule,
-    rule=st.sampled_from([OVERLAP, FIVE_PRIME, FRAGMENT]),
+    rule=st.sampled_from([OVERLAP, FIVE_PRIME, FRAGMENT, MIDPOINT]),
     resolution=st.sampled_from([1, 7, 25, 1_000]),
     shift=st.tuples(st.integers(-70, 70), st.integers(-70, 70)),
     keep_duplicates=st.booleans(),
@@ -250,7 +252,20 @@ def test_the_number_of_reads_of_a_fragment_does_not_matter(tmp_path, rule):
         for times in (1, 2, 300)
     ]
     assert found[0] == found[1] == found[2]
-    assert found[0]["summary"][0] == (1 if rule.rule == FRAGMENT else 2)
+    assert found[0]["summary"][0] == (1 if rule.rule in (FRAGMENT, MIDPOINT) else 2)
+
+
+@pytest.mark.parametrize("end", [12, 13, 60, 61])
+def test_a_fragment_in_text_counts_once_in_its_middle(tmp_path, end):
+    rule = CountingRule(MIDPOINT, resolution=1, shift=(75, -75))
+    for line in (
+        f"chr1\t10\t{end}\tACGTACGT-1\t1\n",
+        f"chr1\t10\t11\tchr1\t11\t{end}\tp\t0\t+\t-\n",
+        f"chr1\t11\t{end}\tchr1\t10\t11\tp\t0\t.\t.\n",
+    ):
+        found = content(write_text(tmp_path / "a", [line]), rule)
+        assert found["chr1"][0] == {((10 + end) // 2,): 1}
+        assert (found["summary"][0], found["summary"][-1]) == (1, "paired-ended")
 
 
 def test_bed_without_strands_counts_by_overlap(tmp_path):
@@ -349,6 +364,7 @@ LONG_PAIR = PAIR.replace("chr1", "chr2").replace("140", "151")
     [
         (LINE, FRAGMENT, "single reads, which have no fragments"),
         ("chr1\t10\t60\n", FIVE_PRIME, ":1: no strand"),
+        ("chr1\t10\t60\n", MIDPOINT, ":1: no strand"),
         (f"{LINE}{LINE.replace('+', '.')}", FIVE_PRIME, ":2: no strand"),
         (FRAGMENTS, OVERLAP, "give read_length"),
         (f"{LINE}chr1\t10\n", OVERLAP, ":2: 2 fields, at least 3 are needed"),
@@ -370,7 +386,7 @@ def test_lines_that_cannot_be_counted_are_refused_with_their_number(tmp_path, te
     refused(write_text(tmp_path / "a.gz", [text], "gzip"), ReadsError, fact, rule)
 
 
-@pytest.mark.parametrize("rule", [OVERLAP, FIVE_PRIME])
+@pytest.mark.parametrize("rule", [OVERLAP, FIVE_PRIME, MIDPOINT])
 @pytest.mark.parametrize("line", ["chr2\t100\t151\tr\t0\t+\n", LONG_PAIR, "chr2\t1\t151\tACGTACGT\t1\n"])
 def test_reads_that_end_past_their_chromosome_are_refused(tmp_path, line, rule):
     path = write_text(tmp_path / "a", [line])
@@ -446,7 +462,8 @@ def test_a_pair_that_starts_at_one_base_is_one_fragment_whatever_signs_an_aligne
 
 def test_pairs_without_a_fragment_are_refused_as_such_by_the_fragment_rule(tmp_path):
     path = write_text(tmp_path / "a", ["chr1\t10\t60\tchr1\t90\t140\tp\t0\t+\t+\n"])
-    refused(path, ReadsError, "no read of 1 passes", FRAGMENT)
+    for rule in (FRAGMENT, MIDPOINT):
+        refused(path, ReadsError, "no read of 1 passes", rule)
 
 
 def test_a_piece_of_a_file_may_lack_proper_pairs(tmp_path, monkeypatch):
@@ -467,7 +484,7 @@ def test_a_right_mate_that_is_no_interval_is_refused_by_the_fragment_rule(tmp_pa
     refused(path, ReadsError, ":1: ", FRAGMENT)
 
 
-@pytest.mark.parametrize("rule", [FIVE_PRIME, FRAGMENT])
+@pytest.mark.parametrize("rule", [FIVE_PRIME, FRAGMENT, MIDPOINT])
 def test_fragments_do_not_tell_the_length_of_their_reads(tmp_path, rule):
     counter = ReadCounter(write_text(tmp_path / "a", [FRAGMENTS]), CountingRule(rule), chromsizes=CHROMSIZES)
     assert sum(int(found.counts.sum()) for found in counter) > 0

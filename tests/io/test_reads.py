@@ -16,7 +16,7 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from scipy.stats import chisquare
 
-from candi_cli.counting import FIVE_PRIME, FRAGMENT, OVERLAP, CountingRule
+from candi_cli.counting import FIVE_PRIME, FRAGMENT, MIDPOINT, OVERLAP, CountingRule
 from candi_cli.errors import GenomeError, ReadsError, SequenceError
 from candi_cli.io import alignment, bam
 from candi_cli.io.reads import ReadCounter, ReadsSummary
@@ -38,6 +38,8 @@ RULES = {
     "five-prime": CountingRule(FIVE_PRIME),
     "five-prime shifted": CountingRule(FIVE_PRIME, shift=(4, -5)),
     "fragment": CountingRule(FRAGMENT),
+    "midpoint": CountingRule(MIDPOINT),
+    "midpoint shifted": CountingRule(MIDPOINT, shift=(75, -75)),
     "overlap at 10 bp": CountingRule(resolution=10),
     "overlap at 1 kb": CountingRule(resolution=1_000),
 }
@@ -50,6 +52,7 @@ class Kept(NamedTuple):
     start: int
     end: int
     reverse: bool
+    single: bool
     leftmost_of_proper_pair: bool
     template_length: int
 
@@ -69,6 +72,7 @@ def kept_reads(path: Path, reference: Path | None = None) -> list[Kept]:
                 read.reference_start,
                 read.reference_end,
                 read.is_reverse,
+                not read.is_paired,
                 read.is_proper_pair and read.template_length != 0 and stands_for_both(read),
                 abs(read.template_length),
             )
@@ -85,6 +89,9 @@ def bases_counted(read: Kept, rule: CountingRule) -> range:
         return range(read.start, read.end)
     if rule.rule == FRAGMENT:
         return range(read.start, read.start + read.template_length if read.leftmost_of_proper_pair else read.start)
+    if rule.rule == MIDPOINT and not read.single:
+        middle = read.start + read.template_length // 2
+        return range(middle, middle + read.leftmost_of_proper_pair)
     five_prime = read.end - 1 + rule.shift[1] if read.reverse else read.start + rule.shift[0]
     return range(five_prime, five_prime + 1)
 
@@ -255,6 +262,35 @@ def test_pairs_that_are_not_proper_or_have_no_length_are_no_fragments(tmp_path, 
     assert count(path, CountingRule(FRAGMENT))[0]["chr1"].tolist() == [0, 0, 1, 1, 1]
 
 
+@pytest.mark.parametrize(("start", "length", "base"), [(10, 80, 50), (10, 81, 50), (11, 79, 50), (0, 1, 0), (0, 2, 1)])
+def test_a_pair_counts_once_in_the_middle_of_its_fragment_whatever_the_shift(tmp_path, start, length, base):
+    path = write_bam(tmp_path / "pair.bam", *pair(start, length, read_bp=min(length, 10)))
+    for shift in ((0, 0), (75, -75)):
+        found, counter = count(path, CountingRule(MIDPOINT, resolution=1, shift=shift))
+        assert np.flatnonzero(found["chr1"]).tolist() == [base]
+        assert (counter.summary.depth, counter.summary.run_type) == (1, "paired-ended")
+        assert counter.summary.read_length == min(length, 10)
+
+
+@pytest.mark.parametrize(("flag", "shift", "base"), [(0, 0, 30), (0, 15, 45), (16, 0, 49), (16, -15, 34), (2, 15, 45)])
+def test_a_single_ended_read_counts_by_its_five_prime_end_among_midpoints(tmp_path, flag, shift, base):
+    rule = CountingRule(MIDPOINT, resolution=1, shift=(0, shift) if flag & 16 else (shift, 0))
+    found, counter = count(write_bam(tmp_path / "one.bam", single(30, "20M", flag=flag)), rule)
+    assert np.flatnonzero(found["chr1"]).tolist() == [base]
+    assert (counter.summary.depth, counter.summary.run_type) == (1, "single-ended")
+
+
+@pytest.mark.parametrize(("flags", "length"), [((0x61, 0x91), 80), ((0x63, 0x93), 0), ((0x69, 0x99), 0)])
+def test_paired_reads_that_are_no_proper_pair_have_no_midpoint(tmp_path, flags, length):
+    left, right = (
+        (*mate[:3], flag, 60, np.sign(mate[5]) * length, mate[6])
+        for mate, flag in zip(pair(10, 80), flags, strict=True)
+    )
+    found, counter = count(write_bam(tmp_path / "p.bam", left, single(27), right), CountingRule(MIDPOINT))
+    assert found["chr1"].tolist() == [0, 1, 0, 0, 0]
+    assert (counter.summary.depth, counter.summary.seen) == (1, 3)
+
+
 def test_an_unknown_mapping_quality_passes_and_is_counted(tmp_path):
     qualities = [0, 29, 30, 254, 255, 255]
     summary = count(write_bam(tmp_path / "q.bam", *(single(5, mapq=mapq) for mapq in qualities)))[1].summary
@@ -285,7 +321,7 @@ RECORDS = st.lists(
 ).map(lambda records: sorted(records, key=lambda record: record[:2]))
 ANY_RULE = st.builds(
     CountingRule,
-    rule=st.sampled_from([OVERLAP, FIVE_PRIME, FRAGMENT]),
+    rule=st.sampled_from([OVERLAP, FIVE_PRIME, FRAGMENT, MIDPOINT]),
     resolution=st.sampled_from([1, 7, 25, 200]),
     min_mapq=st.sampled_from([0, 30]),
     excl_flags=st.sampled_from([0xF04, 0, 0x400]),
@@ -309,15 +345,23 @@ def painted(records: Sequence[tuple], rule: CountingRule) -> dict[str, np.ndarra
             )
             by_strand = flag & 64 if bool(flag & 16) == bool(flag & 32) else not flag & 16
             is_left = template_length > 0 if start != mate_start else by_strand
-            if rule.rule == FRAGMENT and not (flag & 2 and template_length != 0 and is_left):
+            as_single = rule.rule == MIDPOINT and not flag & 1
+            once = rule.rule in (FRAGMENT, MIDPOINT) and not as_single
+            if once and not (flag & 2 and template_length != 0 and is_left):
                 continue
             strand_and_mate = (flag & 1, flag & 16, flag & 64, flag & 128, mate_start, template_length)
-            if not rule.keep_duplicates and (tid, start, end, strand_and_mate) in seen:
+            kind = (tid, start, end, strand_and_mate)
+            if rule.rule == MIDPOINT and once:
+                kind = (tid, start, start + abs(template_length), strand_and_mate[:4])
+            if not rule.keep_duplicates and kind in seen:
                 continue
-            seen.add((tid, start, end, strand_and_mate))
+            seen.add(kind)
             if rule.rule == FRAGMENT:
                 end = start + abs(template_length)
-            elif rule.rule == FIVE_PRIME:
+            elif rule.rule == MIDPOINT and once:
+                start += abs(template_length) // 2
+                end = start + 1
+            elif rule.rule in (FIVE_PRIME, MIDPOINT):
                 start = end - 1 + rule.shift[1] if flag & 16 else start + rule.shift[0]
                 end = start + 1
             bases = np.zeros(n_bins * rule.resolution, dtype=bool)
@@ -411,11 +455,59 @@ def test_reads_of_another_place_strand_end_or_mate_are_no_duplicates(tmp_path, o
     assert count(path)[1].summary.depth == 2
 
 
+FRAGMENT_ONCE = (0, 5, "10M", 0x63, 60, 60, 55)
+
+
+@pytest.mark.parametrize(
+    ("other", "is_duplicate"),
+    [
+        (FRAGMENT_ONCE, True),
+        ((0, 5, "4M", 0x63, 60, 60, 55), True),
+        ((0, 5, "10M", 0x63, 60, 60, 50), True),
+        ((0, 5, "10M", 0x63, 60, 61, 55), False),
+        ((0, 5, "10M", 0xA3, 60, 60, 55), False),
+        ((0, 6, "10M", 0x63, 60, 60, 55), False),
+        ((0, 6, "10M", 0x63, 60, 59, 55), False),
+        ((1, 5, "10M", 0x63, 60, 60, 55), False),
+        ((0, 5, "10M", 0, 60, 60, 55), False),
+    ],
+)
+def test_fragments_of_one_start_end_and_orientation_are_duplicates_by_midpoint(tmp_path, other, is_duplicate):
+    path = write_bam(tmp_path / "d.bam", FRAGMENT_ONCE, other)
+    found, counter = count(path, CountingRule(MIDPOINT, keep_duplicates=False))
+    assert (counter.summary.depth, counter.summary.duplicates) == (2 - is_duplicate, is_duplicate)
+    assert sum(int(counts.sum()) for counts in found.values()) == 2 - is_duplicate
+    assert count(path, CountingRule(MIDPOINT))[1].summary.depth == 2
+
+
+@pytest.mark.parametrize(("other", "is_duplicate"), [((10, "20M"), True), ((10, "19M"), False), ((11, "19M"), False)])
+def test_single_ended_reads_of_another_start_or_end_are_no_duplicates_by_midpoint(tmp_path, other, is_duplicate):
+    path = write_bam(tmp_path / "d.bam", single(10, "20M"), single(*other))
+    assert count(path, CountingRule(MIDPOINT, keep_duplicates=False))[1].summary.duplicates == is_duplicate
+
+
+def test_the_signs_that_an_aligner_gave_mates_at_one_base_make_no_other_fragment(tmp_path):
+    mates = [(0, 10, "30M", flag, 60, length, 10) for length in (30, -30) for flag in (0x63, 0x93)]
+    summary = count(write_bam(tmp_path / "d.bam", *mates), CountingRule(MIDPOINT, keep_duplicates=False))[1].summary
+    assert (summary.depth, summary.duplicates) == (1, 1)
+
+
 # Folds
 
 
+def test_a_fragment_is_in_the_fold_of_its_mates_by_every_rule(tmp_path):
+    for length in range(20, 60):
+        path = write_bam(tmp_path / "f.bam", *pair(17, length))
+        folds = []
+        for rule in (OVERLAP, FIVE_PRIME, FRAGMENT, MIDPOINT):
+            (found,) = ReadCounter(path, CountingRule(rule), n_folds=16)
+            folds.append(np.flatnonzero(found.folds.any(axis=0)).tolist())
+        assert folds == 4 * folds[:1]
+        assert len(folds[0]) == 1
+
+
 @pytest.mark.parametrize("name", ["sim1.H3K4me3.bam", "sim2.H3K36me3.bam"])
-@pytest.mark.parametrize("rule", [OVERLAP, FIVE_PRIME])
+@pytest.mark.parametrize("rule", [OVERLAP, FIVE_PRIME, MIDPOINT])
 def test_folds_sum_to_the_counts_and_share_the_reads_evenly(name, rule):
     counter = ReadCounter(TEST_DATA / name, CountingRule(rule), n_folds=4)
     for found in counter:
@@ -702,6 +794,27 @@ def test_real_reads_count_as_in_a_plain_loop(name):
     assert_same_counts(found, loop_counts(kept, DEFAULT, sizes))
     assert counter.summary.depth == len(kept)
     assert int(count(REAL_DATA / name, RULES["five-prime"], chromsizes=sizes)[0][chrom].sum()) == len(kept)
+
+
+@pytest.mark.real_data
+@pytest.mark.parametrize("name", [name for name in real_bams() if "/dsf1/" in name] or ["absent.bam"])
+def test_midpoints_of_real_pairs_are_those_of_fragments_by_template_length(name, monkeypatch):
+    """Every read of these files is named "1"; either mate tells of its fragment, whatever the sign of its TLEN."""
+    with pysam.AlignmentFile(str(REAL_DATA / name)) as alignment:
+        rows = [
+            (min(read.reference_start, read.next_reference_start), abs(read.template_length))
+            for read in alignment
+            if not read.flag & 0x904 and read.is_proper_pair
+        ]
+        sizes = dict(zip(alignment.references, alignment.lengths, strict=True))
+    start, length = np.array(rows).T
+    edges = np.append(np.arange(0, sizes["chr1"], 25), sizes["chr1"])
+    mates, _ = np.histogram(start + length // 2, edges)
+    for fast in (True, False):
+        monkeypatch.setattr(bam, "FAST", fast)
+        found, counter = count(REAL_DATA / name, CountingRule(MIDPOINT, min_mapq=0, excl_flags=0x904))
+        np.testing.assert_array_equal(found["chr1"].astype(int) * 2, mates)
+        assert (2 * counter.summary.depth, counter.summary.run_type) == (len(rows), "paired-ended")
 
 
 @pytest.mark.real_data

@@ -113,7 +113,8 @@ def thin_counts(
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Split counts into what is seen and a disjoint target, bin by bin and binomially.
 
-    Exact for `five-prime` counts; with the other rules a read that spans bins may be split between the two.
+    Exact for `five-prime` and `midpoint` counts, where a read or a molecule is in one bin; with the other rules a read
+    that spans bins may be split between the two. Mates are two reads of `five-prime`, and may part.
 
     Parameters
     ----------
