@@ -486,6 +486,14 @@ def test_single_ended_reads_of_another_start_or_end_are_no_duplicates_by_midpoin
     assert count(path, CountingRule(MIDPOINT, keep_duplicates=False))[1].summary.duplicates == is_duplicate
 
 
+def test_what_is_a_duplicate_of_a_single_ended_read_is_so_by_five_prime_and_by_midpoint(tmp_path):
+    reads = [(0, 10, "20M", 0, 60, template, mate_start) for template in (-5, 5) for mate_start in (-1, -1, 3)]
+    path = write_bam(tmp_path / "d.bam", *reads)
+    for rule in (FIVE_PRIME, MIDPOINT):
+        summary = count(path, CountingRule(rule, keep_duplicates=False))[1].summary
+        assert (summary.depth, summary.duplicates) == (4, 2)
+
+
 def test_the_signs_that_an_aligner_gave_mates_at_one_base_make_no_other_fragment(tmp_path):
     mates = [(0, 10, "30M", flag, 60, length, 10) for length in (30, -30) for flag in (0x63, 0x93)]
     summary = count(write_bam(tmp_path / "d.bam", *mates), CountingRule(MIDPOINT, keep_duplicates=False))[1].summary
