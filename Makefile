@@ -1,8 +1,9 @@
-# make demo   install into .venv and denoise the test data with the default model
+# make demo   install into .venv and denoise the test data with the model counts-core
 # make test   install into .venv and run every check
 # make man    write the man pages anew
-# make default-model   train the model that ships with the package, from the real data in the folder DATA
-# make bench   score it beside simple smoothing, on the real data
+# make models   train the models that ship with the package, from the real data in the folder DATA
+# make bench   score the one that reads counts beside simple smoothing, on the real data
+# make bench-real   score both on the rows that they never saw, into build/bench_real
 # make bench-bin   time `candi bin` beside samtools, mosdepth and bamCoverage, where they are installed
 
 PYTHON ?= python3.11
@@ -11,7 +12,7 @@ DATA ?= ../shared/data
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test man default-model bench bench-bin clean
+.PHONY: demo test man models counts-core signal-core bench bench-real bench-bin clean
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -36,19 +37,26 @@ man: $(STAMP)
 	$(BIN)/python man/make.py
 
 # the stores are made where the data lie, so that the sheets can name the files relative to DATA
-build/default_model/%.h5: packaging/default_model/%.tsv $(STAMP)
+build/models/%.h5: packaging/models/%.tsv $(STAMP)
 	mkdir -p $(@D)
-	cd $(DATA) && $(abspath $(BIN))/candi bin --covariates $(abspath $<) --keep-dup 1 -o $(abspath $@)
+	cd $(DATA) && $(abspath $(BIN))/candi bin --covariates $(abspath $<) $(BINNED) -o $(abspath $@)
 
-default-model: build/default_model/k562.h5 build/default_model/imr90.h5
-	$(BIN)/candi train $^ -o candi_cli/models/default.safetensors \
-	    -r chr1:22,500,001-24,100,000 -r chr21:43,000,001-48,100,000 \
-	    --preset base --steps 4500 --batch-size 4 --learning-rate 2e-3 \
-	    --loss-weights count=1,signal=0.2,peak=0.1,observed=1,imputed=0.25,beta=1.5 --seed 0 -@ 1 --device cpu \
-	    --log build/default_model/train.log.tsv
+build/models/k562.h5 build/models/imr90.h5: BINNED = --keep-dup 1
+build/models/roadmap.h5: BINNED = -g ref/annot/hg19.chrom.sizes
+
+models: counts-core signal-core
+
+counts-core: build/models/k562.h5 build/models/imr90.h5
+signal-core: build/models/roadmap.h5
+counts-core signal-core:
+	$(BIN)/candi train $^ --config packaging/models/$@.toml -o candi_cli/models/$@.safetensors \
+	    --log build/models/$@.log.tsv
 
 bench: $(STAMP)
 	$(BIN)/python tests/benchmarks/denoise_real.py --data $(DATA)
+
+bench-real: $(STAMP)
+	$(BIN)/python tests/benchmarks/real --data $(DATA) -o build/bench_real
 
 bench-bin: $(STAMP)
 	$(BIN)/python tests/benchmarks/bin.py

@@ -103,31 +103,62 @@ class Inputs(NamedTuple):
     targets: list[tuple[str, str]]
 
 
+class Given(NamedTuple):
+    """A STORE, or the experiments of READS, as a command line names them."""
+
+    store: Path | None
+    experiments: list[Experiment]
+
+    @property
+    def layer(self) -> str:
+        """What a model can read of it: counts, or signal where it holds signal alone."""
+        if self.store is not None:
+            with Store.open(self.store) as store:
+                return layer_of([store])
+        rows = [row for row in self.experiments if not row.is_control]
+        return "signal" if any(row.signal for row in rows) and not any(row.file for row in rows) else "counts"
+
+
+def layer_of(stores: Sequence[Store]) -> str:
+    """Return what a model can read of stores: counts, or signal where they hold signal alone; controls aside."""
+    return "signal" if holds(stores, "signal") and not holds(stores, "counts") else "counts"
+
+
+def holds(stores: Sequence[Store], layer: str) -> bool:
+    """Return whether any experiment of stores that is no control has a layer."""
+    return any(
+        layer in store.experiment(biosample, assay).layers
+        for store in stores
+        for biosample in store.biosamples
+        for assay in store.assays(biosample)
+        if assay != CONTROL
+    )
+
+
+def find_given(reads: Sequence[Path], sheet: Path | None) -> Given:
+    """Find a STORE, or the experiments of READS in their sheet."""
+    stores = [path for path in reads if is_hdf5(path)]
+    if len(stores) and len(reads) > 1:
+        raise RequestError(f"{stores[0]}: a store is given alone; give one STORE, or READS")
+    return Given(stores[0], []) if stores else Given(None, choose_experiments(sheet, reads))
+
+
 def find_inputs(
-    reads: Sequence[Path],
-    sheet: Path | None,
-    options: Binning,
-    *,
-    rule: CountingRule,
-    genome: Path | None,
-    layer: str = "counts",
+    given: Given, options: Binning, *, rule: CountingRule, genome: Path | None, layer: str = "counts"
 ) -> Inputs:
-    """Find a STORE, or READS that are to be counted by a model's rule.
+    """Look at what was given, whose reads are to be counted by a model's rule.
 
     Parameters
     ----------
     layer : what the model reads; a signal comes from a STORE, or from the sample sheet
     """
-    stores = [path for path in reads if is_hdf5(path)]
-    if stores:
-        if len(reads) > 1:
-            raise RequestError(f"{stores[0]}: a store is given alone; give one STORE, or READS")
-        with Store.open(stores[0]) as store:
+    if given.store is not None:
+        with Store.open(given.store) as store:
             pairs = [(biosample, assay) for biosample in store.biosamples for assay in store.assays(biosample)]
             targets = [pair for pair in pairs if pair[1] != CONTROL and layer in store.experiment(*pair).layers]
-            inputs = Inputs(stores[0], [], store.rule, store.chromsizes, targets)
+            inputs = Inputs(given.store, [], store.rule, store.chromsizes, targets)
     else:
-        experiments = choose_experiments(sheet, reads)
+        experiments = given.experiments
         chromsizes = read_genome(experiments, rule, options, genome=genome)
         column = "file" if layer == "counts" else layer
         targets = [(row.biosample, row.assay) for row in experiments if not row.is_control and getattr(row, column)]

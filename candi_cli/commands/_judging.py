@@ -13,12 +13,11 @@ from candi_cli import __version__
 from candi_cli.commands import command_line
 from candi_cli.commands._annotation import read_annotation
 from candi_cli.commands._console import console
-from candi_cli.commands._experiments import shown
+from candi_cli.commands._experiments import holds, layer_of, shown
 from candi_cli.commands._held_out import HeldOut, held_out, predict_held_out, trained_on
 from candi_cli.commands._judge_options import KINDS, POOLS, JudgeOptions
-from candi_cli.commands._tracks import check_counting, default_model, measured, open_sequence
+from candi_cli.commands._tracks import check_counting, measured, open_sequence
 from candi_cli.contigs import shorten
-from candi_cli.covariates import CONTROL
 from candi_cli.errors import ModelError, RequestError, StoreError
 from candi_cli.genome import Chromsizes, Region, parse_region, parse_regions, regions_within
 from candi_cli.judging.classes import GENOME, Mask
@@ -37,6 +36,7 @@ from candi_cli.judging.tracks import (
 from candi_cli.model import Loaded, load
 from candi_cli.model.device import choose
 from candi_cli.model.parts import Computing
+from candi_cli.models import default_model
 from candi_cli.store import Store
 from candi_cli.store.predictions import Predictions, kinds_of
 
@@ -216,11 +216,11 @@ class Judgement:
 
     def _open_model(self) -> None:
         options = self.options
-        model = load(options.model or default_model())
+        model = load(options.model or default_model(layer_of(self.stores)))
         self.computing = Computing.on(choose(options.device), batch_size=options.batch_size, threads=options.threads)
         for store in (*self.stores, *([self.truth] if self.truth else [])):
             check_counting(model, store.rule, store.name)
-        if not any(_holds(store, model.config.input) for store in self.stores):
+        if not holds(self.stores, model.config.input):
             raise ModelError(
                 f"{self.stores[0].name}: holds no {model.config.input}, which {model.path} reads; give a store that "
                 "does, or another model with -m"
@@ -387,15 +387,6 @@ class Judgement:
                     key = (held.biosample, assay)
                     track = read_track(file, held.observed, key, kind, held.pool, grid)
                     yield Judged(track, self.stores, store, held.inputs.get(assay))
-
-
-def _holds(store: Store, layer: str) -> bool:
-    return any(
-        layer in store.experiment(biosample, assay).layers
-        for biosample in store.biosamples
-        for assay in store.assays(biosample)
-        if assay != CONTROL
-    )
 
 
 def files_read(options: JudgeOptions) -> list[Path | None]:

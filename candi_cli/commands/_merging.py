@@ -1,6 +1,5 @@
 """`candi impute --merge`: predictions of parts of the genome into what one run would have written."""
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -40,8 +39,8 @@ def merge_shards(options: TrackOptions, shards: Sequence[Path], names: Sequence[
     names : assays to write; all that the shards hold without any, or with `all`
     """
     for name, option in _OF_PREDICTION.items():
-        by_environment = name == "model" and os.environ.get("CANDI_MODEL") == str(options.model)
-        if getattr(options, name) and not by_environment:
+        given_by = click.get_current_context().get_parameter_source(name)
+        if getattr(options, name) and given_by != click.core.ParameterSource.ENVIRONMENT:
             raise RequestError(f"--merge: joins what was predicted; {option} has no meaning with it, leave it out")
     with Predictions(shards[0]) as first:
         described = first.described

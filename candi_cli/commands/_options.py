@@ -9,6 +9,7 @@ import click
 
 from candi_cli.commands._console import QUIET, VERBOSE, console
 from candi_cli.counting import parse_flags
+from candi_cli.models import find_model
 
 F = Callable[..., Any]
 
@@ -37,7 +38,15 @@ class _PathName(click.Path):
         return super().convert(value, param, ctx)
 
 
-PATH, TYPED_PATH = _PathName(), _PathName(as_text=True)
+class _ModelName(_PathName):
+    """The name of a model file, or of a model that ships; a file of that name comes first."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Find a model."""
+        return find_model(super().convert(value, param, ctx))
+
+
+PATH, TYPED_PATH, MODEL = _PathName(), _PathName(as_text=True), _ModelName()
 
 
 class Parsed(click.ParamType):
@@ -121,6 +130,6 @@ def verbosity(command: F) -> F:
 
 
 model = click.option(
-    "-m", "--model", type=PATH, envvar="CANDI_MODEL", metavar="MODEL", show_envvar=True,
-    help="Model file; default: the one inside the package.",
+    "-m", "--model", type=MODEL, envvar="CANDI_MODEL", metavar="MODEL", show_envvar=True,
+    help="Model file, or one that ships: counts-core (default), signal-core (default for signal alone).",
 )  # fmt: skip

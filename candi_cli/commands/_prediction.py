@@ -16,7 +16,7 @@ from candi_cli.commands._amounts import counted, size
 from candi_cli.commands._console import console
 from candi_cli.commands._delivery import Made, deliver
 from candi_cli.commands._dry_run import TRACK_BYTES, tell
-from candi_cli.commands._experiments import Inputs, find_inputs, named_aliases, open_store
+from candi_cli.commands._experiments import Inputs, find_given, find_inputs, named_aliases, open_store
 from candi_cli.commands._latent import write_latent
 from candi_cli.commands._output import sweep
 from candi_cli.commands._track_files import (
@@ -34,7 +34,6 @@ from candi_cli.commands._tracks import (
     LaneCovariates,
     check_asked,
     check_model,
-    default_model,
     lane_covariates,
     measured,
     never_learned,
@@ -51,6 +50,7 @@ from candi_cli.model import Loaded, ModelCard, load
 from candi_cli.model.device import choose, versions
 from candi_cli.model.parts import Computing, Part, compute_parts, parts_of, windows_of
 from candi_cli.model.prediction import Windows
+from candi_cli.models import default_model
 from candi_cli.parts import PartsFolder, is_whole
 from candi_cli.store import Store
 from candi_cli.store.predictions import Described, bytes_of, parameters_of
@@ -66,12 +66,12 @@ def predict_tracks(options: TrackOptions, choose_targets: Choose, *, named: bool
     choose_targets : returns which tracks are wanted of what was given
     named : their assays were asked for by name
     """
-    loaded, device = load(options.model or default_model()), choose(options.device)
+    loaded = load(options.model) if options.model is not None else None  # before READS that come through a pipe
+    device, given = choose(options.device), find_given(options.reads, options.sheet)
+    loaded = loaded or load(default_model(given.layer))
     binning = Binning(options.reference, aliases=named_aliases(options.aliases))
     layer = loaded.config.input
-    inputs = find_inputs(
-        options.reads, options.sheet, binning, rule=loaded.card.counting, genome=options.genome, layer=layer
-    )
+    inputs = find_inputs(given, binning, rule=loaded.card.counting, genome=options.genome, layer=layer)
     targets = choose_targets(loaded, inputs)
     kinds = options.kinds or _default_kinds(options, loaded.card, targets)
     regions = regions_asked(options, inputs.chromsizes, inputs.rule.resolution)

@@ -25,11 +25,6 @@ from candi_cli.model.requests import Asked, asked_of, fit_to_card, request
 from candi_cli.store import Store
 
 
-def default_model() -> Path:
-    """Return the model that ships inside the package."""
-    return Path(__file__).parents[1] / "models" / "default.safetensors"
-
-
 def check_counting(model: Loaded, rule: CountingRule, source: str) -> None:
     """Raise ModelError unless reads were counted as in training; of signal only the bins must be of one width.
 

@@ -134,8 +134,8 @@ _OPTIONS: list[Callable[[options.F], options.F]] = [
         help="Size of the network; 'paper' also changes defaults of the training to the paper's.",
     ),
     click.option(
-        "--init", type=options.PATH, metavar="MODEL",
-        help="Trained model to start from; its network replaces that of --preset.",
+        "--init", type=options.MODEL, metavar="MODEL",
+        help="Trained model to start from, also one that ships; its network replaces that of --preset.",
     ),
     click.option(
         "--add-assay", "add_assays", multiple=True, metavar="NAME",

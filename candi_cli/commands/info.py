@@ -1,7 +1,6 @@
-"""`candi info`: what a store, a model or predictions hold, and whether a store is whole."""
+"""`candi info`: what a store, a model or predictions hold, whether a store is whole, and which models ship."""
 
 import json
-import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,10 +11,9 @@ from candi_cli.commands._console import console
 from candi_cli.contigs import shorten
 from candi_cli.counting import CountingRule
 from candi_cli.errors import StoreError
+from candi_cli.models import shipped_models
 
 if TYPE_CHECKING:
-    from candi_cli.model import ModelCard
-    from candi_cli.model.recalibration import Recalibration
     from candi_cli.store.predictions import Predictions
 
 
@@ -25,12 +23,14 @@ _COLUMNS = (
 
 
 @click.command("info")
-@click.argument("path", type=options.PATH, metavar="STORE|MODEL|PREDICTIONS")
+@click.argument("path", type=options.MODEL, metavar="[STORE|MODEL|PREDICTIONS]", required=False)
 @click.option("--json", "as_json", is_flag=True, help="Write JSON instead of a table.")
 @click.option("--quick", is_flag=True, help="Of a store, read the header only: verify nothing.")
 @options.verbosity
-def command(path: Path, as_json: bool, quick: bool) -> None:
-    """Show what STORE, MODEL or PREDICTIONS hold, and verify a store.
+def command(path: Path | None, as_json: bool, quick: bool) -> None:
+    """Show what STORE, MODEL or PREDICTIONS hold, and verify a store; without any, list the models that ship.
+
+    MODEL is a file, or the name of a model that ships with candi.
 
     Every dataset of a store is read and compared with its checksum, and its length with the genome's bins. The exit
     code is 1 when anything is wrong.
@@ -38,13 +38,20 @@ def command(path: Path, as_json: bool, quick: bool) -> None:
     from candi_cli.store import Store, is_hdf5, verify
     from candi_cli.store.predictions import Predictions, is_predictions
 
+    if path is None:
+        from candi_cli.commands._model_facts import models_json, models_table
+
+        click.echo(models_json(shipped_models()) if as_json else models_table(shipped_models()))
+        return
     if not path.exists():
-        raise StoreError(f"{path}: no such file; give a store or a model")
+        names = ", ".join(shipped_models())
+        raise StoreError(f"{path}: no such file; give a store or a model, or one that ships: {names}")
     if not is_hdf5(path):
+        from candi_cli.commands._model_facts import model_text
         from candi_cli.model import load
 
-        card = load(path).card
-        click.echo(card.to_json() if as_json else _model_text(path, card))
+        model = load(path)
+        click.echo(model.card.to_json() if as_json else model_text(model))
         return
     if is_predictions(path):
         with Predictions(path) as predictions:
@@ -82,46 +89,6 @@ def _store_text(path: Path, facts: dict[str, Any]) -> str:
         cells = {**experiment, **experiment["covariates"], "layers": ",".join(experiment["layers"]), "files": files}
         lines.append("\t".join(_cell(cells[column]) for column in _COLUMNS))
     return "\n".join(lines)
-
-
-def _model_text(path: Path, card: "ModelCard") -> str:
-    lines = [
-        f"model\t{path}",
-        f"family\t{card.family}",
-        f"candi version\t{card.candi_version}",
-        f"counting\t{card.counting}",
-        "",
-        "assay\toutputs\tdepth\tread_length\trun_types\tplatforms",
-    ]
-    for assay, item in card.assays.items():
-        depths = "-".join(f"{value:.3g}" for value in item.depth_range) + " reads/Gb" if item.depth_range else "NA"
-        lengths = "-".join(f"{value:.0f}" for value in item.read_length_range) if item.read_length_range else "NA"
-        choices = [",".join(names) or "NA" for names in (item.outputs, item.run_types, item.platforms)]
-        lines.append("\t".join([assay, choices[0], depths, lengths, *choices[1:]]))
-    return "\n".join([*lines, *_recalibration_lines(card.recalibration)])
-
-
-def _recalibration_lines(recalibration: "Recalibration | None") -> list[str]:
-    """Return what 'candi calibrate --fit' changed, and what it was fitted on; nothing of a model that it did not."""
-    if recalibration is None:
-        return []
-    lines = [""]
-    for name, fact in recalibration.fitted_on.items():
-        shown = ", ".join(map(str, fact)) if isinstance(fact, list) else str(fact)
-        lines.append(f"recalibrated: {_plain(name.replace('_', ' '))}\t{_plain(shown)}")
-    lines += ["", "assay\tmade\ttrack\tbins\tscale and shift\tscores before -> after"]
-    for fit in recalibration.fits:
-        factors = ", ".join(f"{name} {scale:.3g} {shift:+.3g}" for name, (scale, shift) in fit.parameters.items())
-        scores = ", ".join(
-            f"{_plain(name)} {score:.3g} -> {fit.after.get(name, math.nan):.3g}" for name, score in fit.before.items()
-        )
-        lines.append("\t".join([_plain(fit.assay), fit.pool, fit.kind, str(fit.n_bins), factors, scores or "NA"]))
-    return lines
-
-
-def _plain(text: str) -> str:
-    """Return text of a card, which may come from anywhere, without line breaks and control characters."""
-    return "".join(each if each.isprintable() else " " for each in text)
 
 
 def _predictions_text(predictions: "Predictions") -> str:

@@ -26,6 +26,7 @@ from candi_cli.covariates import PLATFORMS, RUN_TYPES, Covariates
 from candi_cli.errors import ModelError
 from candi_cli.model.recalibration import Recalibration
 from candi_cli.model.values import is_number, is_whole, shorten
+from candi_cli.models import shipped_models
 
 FORMAT = "candi-model"
 FORMAT_VERSION = 1
@@ -287,7 +288,7 @@ def _opened(path: Path) -> Iterator[Any]:
     try:
         if not path.is_file():
             fact = "is a folder" if path.is_dir() else "not a file" if path.exists() else "no such file"
-            raise ModelError(f"{path}: {fact}; give a model file with -m")
+            raise ModelError(f"{path}: {fact}; give a model file, or one that ships: {', '.join(shipped_models())}")
         path.open("rb").close()  # safetensors says of a file that may not be read that it is not there
         with safe_open(str(path), framework="pt") as file:
             yield file

@@ -26,8 +26,8 @@ from scipy.optimize import minimize_scalar
 from scipy.stats import nbinom, poisson
 
 from candi_cli.binning import Binning
-from candi_cli.commands._experiments import find_inputs, open_store
-from candi_cli.commands._tracks import default_model, lane_covariates, prediction_dataset
+from candi_cli.commands._experiments import find_given, find_inputs, open_store
+from candi_cli.commands._tracks import lane_covariates, prediction_dataset
 from candi_cli.counting import CountingRule
 from candi_cli.covariates import Covariates
 from candi_cli.genome import tile
@@ -35,6 +35,7 @@ from candi_cli.model import Loaded, load
 from candi_cli.model.device import choose
 from candi_cli.model.prediction import predict
 from candi_cli.model.requests import Asked
+from candi_cli.models import default_model
 
 RESOLUTION = 25
 FITTED = (22_500_000, 24_100_000)
@@ -130,7 +131,7 @@ def denoised(model: Loaded, folder: Path, mark: str, depth: float, span: tuple[i
     with tempfile.TemporaryDirectory() as scratch:
         sheet = Path(scratch) / "sheet.tsv"
         sheet.write_text(f"biosample\tassay\tfile\tcontrol\nK562\t{mark}\t{bam}\t{control}\n")
-        inputs = find_inputs([bam], sheet, Binning(), rule=model.card.counting, genome=None)
+        inputs = find_inputs(find_given([bam], sheet), Binning(), rule=model.card.counting, genome=None)
         with open_store(inputs, Binning(), command="benchmark", threads=1) as store:
             asked = Asked(None, Covariates(depth=depth, read_length=50, run_type="paired-ended"))
             covariates = lane_covariates(model, store, "K562", [asked])

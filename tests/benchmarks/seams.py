@@ -16,10 +16,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from candi_cli.commands._tracks import default_model, lane_covariates, prediction_dataset
+from candi_cli.commands._tracks import lane_covariates, prediction_dataset
 from candi_cli.genome import Window, parse_region
 from candi_cli.model import Loaded, load
 from candi_cli.model.candi import PredictionDataset
+from candi_cli.models import default_model
 from candi_cli.store import Store
 
 TRACKS = ("counts", "signal", "peaks")

@@ -132,7 +132,7 @@ def test_chromosomes_without_reads_are_left_out_unless_asked_for(denoise, tmp_pa
 def test_a_window_without_reads_equals_one_that_is_computed_for_itself(denoise, model_path, tmp_path):
     # windows without reads share one computation; a read far away in the window must not change how they are computed
     from candi_cli.binning import Binning
-    from candi_cli.commands._experiments import find_inputs, open_store
+    from candi_cli.commands._experiments import find_given, find_inputs, open_store
     from candi_cli.commands._tracks import lane_covariates, prediction_dataset
     from candi_cli.genome import tile
     from candi_cli.model import load
@@ -141,7 +141,7 @@ def test_a_window_without_reads_equals_one_that_is_computed_for_itself(denoise, 
 
     model = load(model_path)
     reads = [TEST_DATA / "sim2.H3K9me3.bam"]
-    inputs = find_inputs(reads, SHEET, Binning(), rule=model.card.counting, genome=None)
+    inputs = find_inputs(find_given(reads, SHEET), Binning(), rule=model.card.counting, genome=None)
     with open_store(inputs, Binning(), command="", threads=1) as store:
         dataset = prediction_dataset(model, store, "sim2", lane_covariates(model, store, "sim2", []))
         dataset.lanes.read = lambda *_: np.zeros(model.config.context_bins, dtype=np.uint8)
