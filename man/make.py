@@ -31,7 +31,7 @@ EXIT_STATUS = {
 # what the lines do, and the lines; a test parses each of them
 EXAMPLES: Mapping[str, Mapping[str, str]] = {
     "candi": {
-        "Denoise one BAM with the model that ships with the package:": (
+        "Denoise one BAM with the model that ships for reads:": (
             "candi denoise sample.bam --covariates meta.tsv -o out.bw"
         ),
         "Train a model on experiments of your own, then use it:": (
@@ -70,7 +70,8 @@ EXAMPLES: Mapping[str, Mapping[str, str]] = {
     },
     "info": {
         "Verify a store, and show what it holds:": "candi info store.h5",
-        "List the assays of the model that is used:": "candi info model.safetensors",
+        "List the models that ship, and show the card of one:": "candi info\ncandi info counts-core",
+        "List the assays of a model of your own:": "candi info model.safetensors",
     },
     "downsample": {
         "Keep a half and a quarter of the reads, the quarter a part of the half:": (
@@ -100,7 +101,7 @@ EXAMPLES: Mapping[str, Mapping[str, str]] = {
         ),
     },
     "calibrate": {
-        "Judge the model that ships with the package on chr21 of a store, into a folder with a page:": (
+        "Judge the model that ships for what a store holds on its chr21, into a folder with a page:": (
             "candi calibrate store.h5 -r chr21 --genes gencode.gtf.gz \\\n    --enhancers ccre.bed -o calibration"
         ),
         "Learn what a model gets wrong on chr20, judge that on chr21, and use it:": (

@@ -1,4 +1,4 @@
-"""The default model on real reads: K562 (paired, no SEQ, all reads named "1") and IMR90 (single, no MAPQ)."""
+"""The model of counts that ships on real reads: K562 (paired, no SEQ, reads named "1") and IMR90 (single, no MAPQ)."""
 
 import importlib.util
 import time
@@ -8,8 +8,8 @@ import numpy as np
 import pyBigWig
 import pytest
 
-from candi_cli.commands._tracks import default_model
 from candi_cli.model import load
+from candi_cli.models import default_model
 
 pytestmark = pytest.mark.real_data
 DATA = Path(__file__).parents[2] / "shared" / "data"
@@ -94,7 +94,7 @@ def test_reads_of_an_assay_that_the_model_lacks_are_one_line_that_names_those_it
     ran = candi(command, DATA / reads, "--covariates", sheet, "-o", tmp_path / "out.bw", *options)
     assert ran.code == 1
     (line,) = ran.errors
-    assert f"does not know {assay}, only H3K27me3, H3K36me3, H3K4me3, H3K9me3; " in line
+    assert f"does not know {assay}, only {', '.join(load(default_model()).card.assays)}; " in line
     assert list(tmp_path.iterdir()) == [sheet]
 
 

@@ -23,13 +23,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
-from candi_cli.commands._tracks import default_model
 from candi_cli.counting import CountingRule
 from candi_cli.covariates import Covariates, encode
 from candi_cli.errors import ModelError
 from candi_cli.model import AssayCard, ModelCard, load, save
 from candi_cli.model.candi import PRESETS, Model, preset
 from candi_cli.model.checkpoint import weights_sha256, write
+from candi_cli.models import shipped_models
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 ASSAYS = ("ATAC-seq", "H3K4me3")
@@ -127,10 +127,11 @@ def test_a_loaded_model_is_named_by_the_hash_of_its_weights(good, tmp_path):
     assert (tmp_path / "again.safetensors").read_bytes() == good.read_bytes()
 
 
-def test_the_default_model_is_named_by_its_hash_and_so_it_is_in_its_readme():
-    path = default_model()
+@pytest.mark.parametrize("name", ["counts-core", "signal-core"])
+def test_a_model_that_ships_is_named_by_its_hash_and_so_it_is_in_its_description(name):
+    path = shipped_models()[name]
     assert load(path).card.weights_sha256 == digest_of(path)
-    assert digest_of(path) in path.with_name("README.md").read_text()
+    assert digest_of(path) in path.with_suffix(".md").read_text()
 
 
 @pytest.mark.parametrize("at", [0.0, 0.3, 0.99999])
