@@ -387,6 +387,15 @@ def test_counts_in_one_of_several_stores_are_read(counts_store, signal_store):
         assert layer_of([counts]) == layer_of([signal, counts]) == "counts"
 
 
+def test_reads_in_one_row_of_a_sheet_are_read(signal_sheet, tmp_path):
+    from candi_cli.commands._experiments import find_given
+
+    assert find_given([], signal_sheet).layer == "signal"
+    sheet = signal_sheet.with_name("mixed.tsv")
+    sheet.write_text(f"{signal_sheet.read_text()}three\tH3K4me3\t{BAM}\tNA\n")
+    assert find_given([], sheet).layer == "counts"
+
+
 def test_a_store_made_by_another_rule_is_answered_with_the_options_that_make_the_right_one(candi, store_path, tmp_path):
     ran = candi("denoise", store_path, "-m", default_model(), "-o", tmp_path)
     assert ran.code == 1

@@ -138,7 +138,7 @@ def holds(stores: Sequence[Store], layer: str) -> bool:
 def find_given(reads: Sequence[Path], sheet: Path | None) -> Given:
     """Find a STORE, or the experiments of READS in their sheet."""
     stores = [path for path in reads if is_hdf5(path)]
-    if len(stores) and len(reads) > 1:
+    if stores and len(reads) > 1:
         raise RequestError(f"{stores[0]}: a store is given alone; give one STORE, or READS")
     return Given(stores[0], []) if stores else Given(None, choose_experiments(sheet, reads))
 

@@ -1,7 +1,7 @@
 """What each repair of the preset `base` is worth: arms with one of them undone, at equal steps, over several seeds.
 
 Run as `python tests/benchmarks/ablation.py` it simulates a cohort (`simulator.py`); with `--stores` it takes stores
-made by `candi bin`, for example those of `make default-model`, with regions to train on and to score:
+made by `candi bin`, for example those of `make models`, with regions to train on and to score:
 
     python tests/benchmarks/ablation.py --stores k562.h5 imr90.h5 \
         --train chr1:22500001-24100000 chr21:43000001-48100000 \

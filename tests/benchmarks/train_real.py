@@ -1,6 +1,6 @@
 """Do both presets learn from real reads? Benchmark rows R2 and R3: K562 (paired-end, control) and IMR90 (single-end).
 
-Make the two stores as `make default-model` does (`candi bin --keep-dup 1`), then
+Make the two stores as `make models` does (`candi bin --keep-dup 1`), then
 
     python tests/benchmarks/train_real.py k562.h5 imr90.h5 --seconds 600
 
