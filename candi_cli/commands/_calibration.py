@@ -64,7 +64,9 @@ def fit_and_judge(options: JudgeOptions, *, fit: bool, test_regions: Sequence[st
         assert model is not None
         fitted_on = {
             "regions": list(options.regions), "judged_on": list(test_regions),
-            "stores": [path.name for path in options.stores], "tracks": collected.names, "command": command_line(),
+            "stores": [path.name for path in options.stores],
+            **({"cohort": [path.name for path in options.cohort]} if options.cohort else {}),
+            "tracks": collected.names, "command": command_line(),
             "candi": __version__, "seed": options.seed,
         }  # fmt: skip
         card = replace(model.card, recalibration=Recalibration(tuple(fits), fitted_on))

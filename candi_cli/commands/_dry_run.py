@@ -6,11 +6,13 @@ import click
 
 from candi_cli.commands._amounts import counted, size
 from candi_cli.commands._experiments import Inputs
+from candi_cli.commands._reference import signals_of
 from candi_cli.commands._track_files import FilePlan, Target
 from candi_cli.contigs import shorten
 from candi_cli.genome import Region, bin_count
 from candi_cli.model import Loaded
 from candi_cli.model.parts import Computing, seconds_a_window, windows_of
+from candi_cli.store import Store
 from candi_cli.store.predictions import Described, bytes_of
 
 _PROCESS_BYTES = 0.6e9  # the interpreter with its libraries
@@ -27,6 +29,7 @@ def tell(
     computing: Computing,
     targets: Sequence[Target],
     parameters: Callable[[str], list[str]],
+    cohort: Sequence[Store] = (),
 ) -> None:
     """Print contigs, bins, memory, disk, time and outputs; the time is that of a window, measured now."""
     sizes, resolution = inputs.chromsizes, inputs.rule.resolution
@@ -46,6 +49,7 @@ def tell(
     seconds = n_windows * per_window + n_tracks * n_bins * _WRITING_S / min(computing.threads, max(n_tracks, 1))
     rows = {
         "model": f"{model.path} ({', '.join(config.assays)})",
+        **_cohort_row(model, cohort),
         "device": str(computing.device),
         "contigs": f"{len(chroms):,}: {shorten(list(chroms))}",
         "bins": f"{n_bins:,} of {resolution} bp for each of {counted(len(biosamples), 'biosample')}, at most",
@@ -59,6 +63,12 @@ def tell(
         click.echo(f"{name}\t{value}")
     for file in plan.files:
         click.echo(f"output\t{file.path}")
+
+
+def _cohort_row(model: Loaded, cohort: Sequence[Store]) -> dict[str, str]:
+    """Return which biosamples stand beside those that are predicted."""
+    names = [f"{store.name} ({', '.join(signals_of(store, model.config.assays))})" for store in cohort]
+    return {"cohort": ", ".join(names)} if names else {}
 
 
 def _duration(seconds: float) -> str:

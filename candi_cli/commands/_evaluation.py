@@ -39,7 +39,7 @@ def evaluate(options: JudgeOptions, *, partitions: bool, expression: Path | None
         raise RequestError("--expression: needs a model and a STORE; leave out --mean and --predictions")
     check_scores_output(options.output, inputs=[*files_read(options), expression])
     with ExitStack() as stack:
-        judgement = Judgement(options, stack)
+        judgement = Judgement(options, stack, has_rivals=True)
         genes = judgement.annotated.genes
         expressed = None
         if expression is not None and genes is not None:

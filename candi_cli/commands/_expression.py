@@ -195,7 +195,7 @@ def _sample(
         chroms = sorted({region.chrom for region in regions})
         fasta = open_sequence(model, store, chroms, judgement.options.reference, stack)
         covariates = lane_covariates(model, store, biosample, ())
-        dataset = prediction_dataset(model, store, biosample, covariates, fasta)
+        dataset = prediction_dataset(model, store, biosample, covariates, fasta, judgement.average)
         for chrom in dict.fromkeys(region.chrom for region in regions):
             own = [region for region in regions if region.chrom == chrom]
             on_chrom = np.flatnonzero(genes.chrom == chrom)

@@ -48,6 +48,7 @@ def held_out(
     assays: Sequence[str],
     kinds: Sequence[str],
     dna: bool,
+    average: ReferenceAverage | None = None,
 ) -> Iterator[HeldOut]:
     """Yield what can be judged of a model on a store.
 
@@ -61,6 +62,7 @@ def held_out(
     assays : to be judged; all that the model knows where there are none
     kinds : of tracks
     dna : a model that reads DNA is given it
+    average : the mean signal of other biosamples that the model is given
     """
     known = [assay for assay in model.config.assays if not assays or assay in assays]
     for biosample in store.biosamples:
@@ -70,7 +72,8 @@ def held_out(
         observed = Observed(truth or store)
         judged = {assay: _kinds(model, observed, biosample, assay, kinds) for assay in known}
         if IMPUTED in pools:
-            yield from _imputed(model, store, biosample, shown, judged, observed, dna=dna)
+            more = (model.config.reads_sequence and dna) or bool(average and average.others(biosample))
+            yield from _imputed(model, store, biosample, shown, judged, observed, more=more)
         if DENOISED in pools:
             found = _denoised(model, store, truth, biosample, [assay for assay in shown if assay in known], kinds)
             if found is not None:
@@ -90,13 +93,14 @@ def _imputed(
     judged: dict[str, list[str]],
     observed: Observed,
     *,
-    dna: bool,
+    more: bool,
 ) -> Iterator[HeldOut]:
+    """Yield each assay to be predicted from the others; where there are none, from `more` than them, if there is."""
     for assay, kinds in judged.items():
         others = [other for other in shown if other != assay and other in model.config.assays]
         if not kinds:
             continue
-        if not (others or (model.config.reads_sequence and dna) or model.config.reads_reference):
+        if not (others or more):
             console.warn(f"{biosample}/{assay}: nothing else was measured of {biosample}, so it cannot be imputed")
             continue
         lanes = Lanes(store, biosample, model.config.assays, shown={*others, CONTROL} & set(store.assays(biosample)))
@@ -157,7 +161,7 @@ def predict_held_out(
     path: Path,
     computing: Computing,
     *,
-    references: Sequence[Store],
+    average: ReferenceAverage | None,
     fasta: Fasta | None,
     recalibrated: bool,
     advance: Callable[[int, str], None],
@@ -166,7 +170,7 @@ def predict_held_out(
 
     Parameters
     ----------
-    references : stores whose other biosamples a model that reads their average is given
+    average : the mean signal of other biosamples, for a model that reads it
     recalibrated : apply what the model's card holds
     advance : is told how many bins are done, and what of
     """
@@ -177,10 +181,6 @@ def predict_held_out(
         for name, item in zip((*config.assays, CONTROL), own, strict=True)
     ]
     requested = [_requested(model, held, assay) for assay in config.assays]
-    average = None
-    if config.reads_reference:
-        members = [Lanes(each, name, config.assays) for each in references for name in each.biosamples]
-        average = ReferenceAverage(config.assays, members)
     dataset = PredictionDataset(config, held.lanes, known, requested, fasta, average)
     described = Described(
         store.rule.resolution,

@@ -62,6 +62,7 @@ JUDGE_OPTIONS = (
         "--truth", type=options.PATH, metavar="STORE",
         help="Independent measurements of the same experiments; default: the other half of the reads.",
     ),
+    options.cohort,
     options.regions,
     click.option(
         "--assay", "assays", type=options.Parsed("NAMES", _names), metavar="NAME[,NAME]", help="Judge these alone."
@@ -109,6 +110,7 @@ class JudgeOptions:
     scale: str
     resolution: int
     truth: Path | None
+    cohort: tuple[Path, ...]
     regions: tuple[str, ...]
     assays: tuple[str, ...]
     kinds: tuple[str, ...]
@@ -159,7 +161,8 @@ class JudgeOptions:
 
     def _named_files(self) -> list[tuple[str, Path]]:
         """Return each file that is read, and the option that names it."""
-        several = [("STORE", path) for path in self.stores] + [("--predictions", path) for path in self.predictions]
+        lists = {"STORE": self.stores, "--predictions": self.predictions, "--cohort": self.cohort}
+        several = [(option, path) for option, paths in lists.items() for path in paths]
         single = {
             "-m": self.model, "--truth": self.truth, "--mean": self.mean, "--sd": self.sd, "--lower": self.lower,
             "--upper": self.upper, "--observed": self.observed, "--genes": self.genes, "--enhancers": self.enhancers,
@@ -180,8 +183,8 @@ class JudgeOptions:
     def _check_given(self) -> None:
         if self.observed is None:
             raise RequestError("--mean: there is nothing to compare it with; give --observed BW")
-        if self.stores or self.predictions or self.truth is not None:
-            raise RequestError("--mean: tracks are judged alone; leave out STORE, --predictions and --truth")
+        if self.stores or self.predictions or self.cohort or self.truth is not None:
+            raise RequestError("--mean: tracks are judged alone; leave out STORE, --predictions, --cohort and --truth")
         if self.pools or self.assays:
             raise RequestError("--mean: is one track of which no more is known; leave out --pool and --assay")
         for option in _typed(_OF_MODELS):

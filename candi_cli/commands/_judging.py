@@ -16,6 +16,7 @@ from candi_cli.commands._console import console
 from candi_cli.commands._experiments import holds, layer_of, shown
 from candi_cli.commands._held_out import HeldOut, held_out, predict_held_out, trained_on
 from candi_cli.commands._judge_options import KINDS, POOLS, JudgeOptions
+from candi_cli.commands._reference import alone, check_signals, open_cohort, reference_average
 from candi_cli.commands._tracks import check_counting, measured, open_sequence
 from candi_cli.contigs import shorten
 from candi_cli.errors import ModelError, RequestError, StoreError
@@ -46,7 +47,7 @@ class Judged(NamedTuple):
 
     Attributes
     ----------
-    stores : in which other biosamples and its own input are; none for given tracks
+    stores : in which the other biosamples are; none for given tracks
     store : in which its own input is
     inputs : the folds that were its input; None where that is all of its reads
     """
@@ -67,6 +68,7 @@ class Judgement:
     facts : of the model, the regions and the versions, for the record
     notes : what a reader of the scores must know
     annotated : the classes of bins
+    has_rivals : rivals are judged beside, and biosamples of the cohort serve them too
     """
 
     options: JudgeOptions
@@ -75,6 +77,7 @@ class Judgement:
     facts: dict[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     model: Loaded | None = None
+    has_rivals: bool = False
     _grids: dict[tuple[Any, ...], Grid] = field(default_factory=dict)
     _masks: dict[Grid, dict[str, Mask]] = field(default_factory=dict)
     _n_judged: int = 0
@@ -104,10 +107,26 @@ class Judgement:
                         f"{self.stores[0].name}; judge stores of one genome build"
                     )
         self._check_once()
+        self._open_cohort()
         if self.options.predictions:
             self._open_predictions()
         else:
             self._open_model()
+
+    def _open_cohort(self) -> None:
+        """Open the stores of other biosamples, which are not judged."""
+        self.cohort = open_cohort(
+            self.options.cohort, self.stack, chromsizes=self.chromsizes, resolution=self.resolution,
+            source=", ".join(store.name for store in self.stores),
+        )  # fmt: skip
+        if self.cohort:
+            self.facts["cohort"] = [path.name for path in self.options.cohort]
+        for store in self.cohort if self.has_rivals else ():
+            if _holds(store, "counts") and store.rule != self.stores[0].rule:
+                self.note(
+                    f"{store.name}: counted by {store.rule}, not by {self.stores[0].rule} as {self.stores[0].name}: "
+                    "its reads are no part of the average of others"
+                )
 
     def _check_once(self) -> None:
         """Raise StoreError where two stores hold the same experiment, which would count twice."""
@@ -126,6 +145,11 @@ class Judgement:
         if self.options.is_given:
             return self._given.chromsizes
         return {chrom: length for store in self.stores[::-1] for chrom, length in store.chromsizes.items()}
+
+    def _others(self, kind: str) -> list[Store]:
+        """Return the stores in which other biosamples are for rivals of a kind of track."""
+        alike = [store for store in self.cohort if kind != "counts" or store.rule == self.stores[0].rule]
+        return [*self.stores, *alike]
 
     @property
     def _truth_names(self) -> str:
@@ -209,7 +233,7 @@ class Judgement:
             options.scale == "arcsinh",
         )  # fmt: skip
         self._given = Given(tracks, options.regions, resolution=options.resolution)
-        self.stores, self.truth = [], None
+        self.stores, self.truth, self.cohort = [], None, []
         self.subject = f"{options.mean.name} against {options.observed.name}"
         self.facts["tracks"] = {name: str(path) for name, path in tracks.files.items()}
         self.facts["scale"] = options.scale
@@ -226,13 +250,25 @@ class Judgement:
                 "does, or another model with -m"
             )
         self._check_assays(list(model.card.assays), f"{model.path}")
+        if model.config.reads_reference:
+            check_signals(model, self.cohort)
+        elif self.cohort:
+            self._tell_unread(f"{model.path.name} does not read the mean signal of other biosamples")
+        self.average = reference_average(model.config, [*self.stores, *self.cohort])
         self.model, self.subject = model, f"{model.path.name} on {self._store_names}"
         self.facts["model"] = {
             "file": model.path.name, "sha256": model.card.weights_sha256, "family": model.card.family,
             "recalibrated": model.card.recalibration is not None,
         }  # fmt: skip
 
+    def _tell_unread(self, why: str) -> None:
+        """Warn that no prediction depends on the cohort."""
+        for path in self.options.cohort:
+            used = "serves the average of others alone" if self.has_rivals else "is not used"
+            console.warn(f"--cohort {path}: {used}; {why}")
+
     def _open_predictions(self) -> None:
+        self._tell_unread("predictions are judged as they are")
         self._files = [self.stack.enter_context(Predictions(path)) for path in self.options.predictions]
         for file in self._files:
             for store in (*self.stores, *([self.truth] if self.truth else [])):
@@ -282,7 +318,7 @@ class Judgement:
                     if kind in self._kinds and grid.n_bins:
                         found = True
                         track = read_track(file, observed, key, kind, pool, grid)
-                        yield Judged(track, self.stores, store)
+                        yield Judged(track, self._others(kind), store)
         if not found and of_own_reads:
             raise RequestError(
                 "--predictions: were all made from the very reads that they are compared with; give a --truth of other "
@@ -317,7 +353,7 @@ class Judgement:
             for store, regions in self._stores_with(wanted)
             for held in held_out(
                 model, store, self.truth, pools=self._pools, assays=self.options.assays, kinds=self._kinds,
-                dna=self.options.reference is not None,
+                dna=self.options.reference is not None, average=self.average,
             )
         ]  # fmt: skip
         plan = [(held, store, regions) for held, store, regions in plan if regions]
@@ -325,11 +361,12 @@ class Judgement:
         with console.progress("predictions of what is held out", n_bins, "bins") as advance:
             for held, store, regions in plan:
                 self.note(trained_on(model, regions))
+                self.note(alone(model, self.average, held.biosample))
                 with ExitStack() as stack:
                     chroms = sorted({region.chrom for region in regions})
                     fasta = open_sequence(model, store, chroms, self.options.reference, stack)
                     predict_held_out(
-                        model, held, regions, path, self.computing, references=self.stores, fasta=fasta,
+                        model, held, regions, path, self.computing, average=self.average, fasta=fasta,
                         recalibrated=recalibrated, advance=advance,
                     )  # fmt: skip
                 for each in self._read(path, held, store, regions):
@@ -386,7 +423,7 @@ class Judgement:
                 for kind in kinds:
                     key = (held.biosample, assay)
                     track = read_track(file, held.observed, key, kind, held.pool, grid)
-                    yield Judged(track, self.stores, store, held.inputs.get(assay))
+                    yield Judged(track, self._others(kind), store, held.inputs.get(assay))
 
 
 def files_read(options: JudgeOptions) -> list[Path | None]:
@@ -394,4 +431,5 @@ def files_read(options: JudgeOptions) -> list[Path | None]:
     given = [options.mean, options.sd, options.lower, options.upper, options.observed]
     annotation = [options.genes, options.enhancers, options.blacklist, *(path for _, path in options.beds)]
     named = [options.model, options.truth, options.reference]
-    return [shown(path) for path in (*options.stores, *options.predictions, *given, *annotation, *named)]
+    several = (*options.stores, *options.predictions, *options.cohort)
+    return [shown(path) for path in (*several, *given, *annotation, *named)]

@@ -27,7 +27,7 @@ from candi_cli.store.predictions import Described, Predictions, kinds_of
 
 _OF_PREDICTION = {
     "sheet": "--covariates", "model": "-m", "latent": "--latent", "asked": "--as", "genome": "-g",
-    "aliases": "--aliases", "reference": "-T", "resume": "--resume", "batch_size": "--batch-size",
+    "aliases": "--aliases", "reference": "-T", "cohort": "--cohort", "resume": "--resume", "batch_size": "--batch-size",
 }  # fmt: skip
 
 

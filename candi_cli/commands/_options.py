@@ -89,6 +89,11 @@ aliases = click.option(
     "--aliases", type=PATH, metavar="TSV", help="Other names of contigs, those of one on a line (UCSC chromAlias.txt)."
 )
 reference = click.option("-T", "--reference", type=PATH, metavar="FASTA", help="Reference: needed for CRAM, gives DNA.")
+cohort = click.option(
+    "--cohort", type=PATH, multiple=True, metavar="STORE",
+    help="Store of other biosamples, whose mean signal a model trained with --reference-average reads, beside those of "
+    "the given store; repeatable.",
+)  # fmt: skip
 regions = click.option(
     "-r", "--region", "regions", multiple=True, metavar="REGION", help="chr or chr:start-end (1-based); repeatable."
 )

@@ -19,6 +19,7 @@ from candi_cli.commands._dry_run import TRACK_BYTES, tell
 from candi_cli.commands._experiments import Inputs, find_given, find_inputs, named_aliases, open_store
 from candi_cli.commands._latent import write_latent
 from candi_cli.commands._output import sweep
+from candi_cli.commands._reference import alone, check_signals, cohort_facts, open_cohort, reference_average
 from candi_cli.commands._track_files import (
     STDOUT,
     FilePlan,
@@ -84,16 +85,31 @@ def predict_tracks(options: TrackOptions, choose_targets: Choose, *, named: bool
     plan = plan_files(options, targets, kinds, absent=absent)
     files = _files_of(inputs, layer)
     computing = Computing.on(device, batch_size=options.batch_size, threads=options.threads)
-    if options.dry_run:
-        tell(loaded, inputs, plan, regions, computing, targets, _parameters(loaded.card, plan))
-        return
-    run = _Run(options, loaded, plan, computing, targets, [file_facts(path) for path in files])
-    read = (*files, options.sheet, options.model, options.genome, options.aliases, options.reference)
-    with (
-        place_for(plan, (options.latent, options.provenance), inputs=read),
-        open_store(inputs, binning, command=command_line(), threads=options.threads, layer=layer) as store,
-    ):
-        run.write(store, regions)
+    with ExitStack() as stack:
+        cohort = _open_cohort(options, loaded, inputs, stack)
+        if options.dry_run:
+            tell(loaded, inputs, plan, regions, computing, targets, _parameters(loaded.card, plan), cohort)
+            return
+        files += [store.path for store in cohort if store.path is not None]
+        run = _Run(options, loaded, plan, computing, targets, [file_facts(path) for path in files], cohort)
+        read = (*files, options.sheet, options.model, options.genome, options.aliases, options.reference)
+        stack.enter_context(place_for(plan, (options.latent, options.provenance), inputs=read))
+        store = open_store(inputs, binning, command=command_line(), threads=options.threads, layer=layer)
+        run.write(stack.enter_context(store), regions)
+
+
+def _open_cohort(options: TrackOptions, model: Loaded, inputs: Inputs, stack: ExitStack) -> list[Store]:
+    """Open the stores of other biosamples; none for a model that reads nothing of them, which is told."""
+    if not model.config.reads_reference:
+        for path in options.cohort:
+            console.warn(f"--cohort {path}: is not used; the model does not read the mean signal of other biosamples")
+        return []
+    source = inputs.store or next((row.file or row.signal for row in inputs.experiments), None) or "the reads given"
+    cohort = open_cohort(
+        options.cohort, stack, chromsizes=inputs.chromsizes, resolution=inputs.rule.resolution, source=str(source)
+    )
+    check_signals(model, cohort)
+    return cohort
 
 
 def _warn_of_unused(options: TrackOptions, inputs: Inputs, model: Loaded) -> None:
@@ -149,9 +165,10 @@ class _Run:
         computing: Computing,
         targets: Sequence[Target],
         sources: Sequence[dict[str, Any]],
+        cohort: Sequence[Store],
     ) -> None:
         self.options, self.loaded, self.plan, self.computing = options, loaded, plan, computing
-        self.targets, self.sources = list(targets), list(sources)
+        self.targets, self.sources, self.cohort = list(targets), list(sources), list(cohort)
         self.covariates: dict[str, LaneCovariates] = {}
 
     def write(self, store: Store, regions: Sequence[Region]) -> None:
@@ -160,12 +177,15 @@ class _Run:
         recalibrated = ", recalibrated" if loaded.card.recalibration else ""
         console.log(f"model {loaded.path.name}{recalibrated}, on {self.computing.device}")
         described, spans = self._described(store, regions)
+        average = reference_average(loaded.config, [store, *self.cohort])
+        for line in filter(None, (alone(loaded, average, name) for name in described.biosamples)):
+            console.warn(line)
         with ExitStack() as stack:
             chroms = sorted({region.chrom for found in spans.values() for region in found})
             fasta = open_sequence(loaded, store, chroms, options.reference, stack)
 
             def dataset_of(biosample: str) -> Windows:
-                return prediction_dataset(loaded, store, biosample, self.covariates[biosample], fasta)
+                return prediction_dataset(loaded, store, biosample, self.covariates[biosample], fasta, average)
 
             folder = stack.enter_context(PartsFolder(self._place(stack)))
             outputs = [*(file.path for file in self.plan.files), options.latent, options.provenance]
@@ -197,6 +217,7 @@ class _Run:
         tracks, wanted, read = {}, {}, {}
         names = (*self.loaded.config.assays, CONTROL)
         dna = options.reference.name if options.reference and self.loaded.config.reads_sequence else None
+        more = {"cohort": cohort_facts(self.cohort)} if self.cohort else {}
         for biosample in biosamples:
             shown = [assay for name, assay in self.targets if name == biosample]
             found = lane_covariates(self.loaded, store, biosample, options.asked, shown=shown)
@@ -214,7 +235,7 @@ class _Run:
                 }
             wanted[biosample] = joined(measured(store, biosample, layer))
             lanes = {name: asdict(own) for name, own in zip(names, found.own, strict=True) if own is not None}
-            read[biosample] = {"covariates": lanes, "sequence": dna}
+            read[biosample] = {"covariates": lanes, "sequence": dna, **more}
         model = {"family": card.family, "sha256": card.weights_sha256, "assays": list(card.assays)}
         described = Described(store.rule.resolution, store.chromsizes, model, tracks, wanted, read)
         return described, {name: list(regions) or wanted[name] for name in biosamples}

@@ -85,6 +85,7 @@ _OPTIONS = (
     options.genome,
     options.aliases,
     options.reference,
+    options.cohort,
     click.option("--resume", is_flag=True, help="Go on from what an interrupted run has finished."),
     click.option("--dry-run", is_flag=True, help="Print what would be done, and what it needs; write nothing."),
     click.option("--provenance", type=options.PATH, metavar="JSON", help="Write what the tracks were made from."),
@@ -126,6 +127,7 @@ class TrackOptions:
     genome: Path | None
     aliases: Path | None
     reference: Path | None
+    cohort: tuple[Path, ...]
     resume: bool
     dry_run: bool
     provenance: Path | None

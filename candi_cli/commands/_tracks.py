@@ -175,13 +175,18 @@ def lane_covariates(
 
 
 def prediction_dataset(
-    model: Loaded, store: Store, biosample: str, covariates: LaneCovariates, fasta: Fasta | None = None
+    model: Loaded,
+    store: Store,
+    biosample: str,
+    covariates: LaneCovariates,
+    fasta: Fasta | None = None,
+    average: ReferenceAverage | None = None,
 ) -> PredictionDataset:
-    """Return the windows of a biosample as a model reads them."""
+    """Return the windows of a biosample as a model reads them.
+
+    Parameters
+    ----------
+    average : the mean signal of other biosamples, for a model that reads it
+    """
     lanes = Lanes(store, biosample, model.config.assays)
-    average = None
-    if model.config.reads_reference:
-        average = ReferenceAverage(
-            model.config.assays, [Lanes(store, name, model.config.assays) for name in store.biosamples]
-        )
     return PredictionDataset(model.config, lanes, covariates.known, covariates.requested, fasta, average)

@@ -46,6 +46,7 @@ class TrainOptions:
     mask_loci: float
     thin: float
     drop_sequence: float
+    drop_reference: float
     loss_weights: dict[str, float]
     precision: str
     compiled: bool
@@ -213,6 +214,10 @@ _OPTIONS: list[Callable[[options.F], options.F]] = [
     click.option(
         "--drop-sequence", type=PROBABILITY, default=0.5, show_default=True,
         help="Probability that the DNA of a window is hidden.",
+    ),
+    click.option(
+        "--drop-reference", type=click.FloatRange(0, 1, max_open=True), default=0.0, show_default=True,
+        help="Probability that what --reference-average reads of a window is hidden.",
     ),
     click.option(
         "--loss-weights", type=options.Parsed("WEIGHTS", _parse_weights), default="count=0.5", show_default=True,

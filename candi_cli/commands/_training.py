@@ -45,7 +45,7 @@ class Training:
         self.corruption = replace(
             PAPER if chosen.preset == "paper" and not chosen.init else Corruption(),
             mask_assays=chosen.mask_assays, mask_loci=chosen.mask_loci, thin=chosen.thin,
-            drop_sequence=chosen.drop_sequence,
+            drop_sequence=chosen.drop_sequence, drop_reference=chosen.drop_reference,
         )  # fmt: skip
         self.weights = LossWeights(**chosen.loss_weights)
         if chosen.batch_size < processes.world_size:
@@ -64,6 +64,7 @@ class Training:
         for path in (self.checkpoint, self.log_path):
             check_writable(path, inputs=(*chosen.stores, chosen.output))
         self.start = Start.of(chosen)
+        _check_reference(chosen, self.start)
         self.cohort = _open(chosen, stack, self.start)
         if self.start:
             self.start.check(self.cohort.rule, list(self.cohort.assays))
@@ -242,6 +243,14 @@ def note(progress: Progress) -> str:
         f"{held_out}loss {progress.loss:.4f} ({terms}), {progress.windows_per_second:,.0f} windows/s, "
         f"{progress.memory_bytes / 1e9:.1f} GB"
     )
+
+
+def _check_reference(chosen: TrainOptions, start: Start | None) -> None:
+    """Raise RequestError where a reference is to be hidden that is never read."""
+    reads = start.config.reads_reference if start else chosen.reference_average
+    if chosen.drop_reference and not reads:
+        remedy = "leave it out" if start else "give it, or leave this out"
+        raise RequestError(f"--drop-reference: hides what a network of --reference-average reads; {remedy}")
 
 
 def _open(chosen: TrainOptions, stack: ExitStack, start: Start | None) -> Cohort:

@@ -106,7 +106,7 @@ def denoised(model: Loaded, path: Path, out: Path) -> tuple[dict[str, np.ndarray
         )
         region = Region("chr2", 0, 40_000)
         predict_held_out(
-            model, held, [region], out, Computing(choose("cpu"), 4, 1), references=[store], fasta=None,
+            model, held, [region], out, Computing(choose("cpu"), 4, 1), average=None, fasta=None,
             recalibrated=True, advance=lambda n, what: None,
         )  # fmt: skip
         with Predictions(out) as file:

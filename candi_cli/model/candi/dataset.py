@@ -171,7 +171,7 @@ class TrainingDataset(Dataset[TrainingBatch]):
         shares = self._put_counts(batch, window, rng) if self.config.input == "counts" else None
         self._put_covariates(batch, window, rng, shares)
         self._put_bases(batch, window, rng)
-        self._put_reference(batch, window)
+        self._put_reference(batch, window, rng)  # the last to draw, so that it changes nothing else of a seed
 
     def _available(self, member: Member, span: tuple[str, int, int]) -> NDArray[np.bool_]:
         """Return which lanes have data in a window: shape (T,)."""
@@ -260,10 +260,11 @@ class TrainingDataset(Dataset[TrainingBatch]):
         codes = bases.codes(chrom, start * self.config.resolution, end * self.config.resolution)
         batch.sequence[window.row] = codes if window.along.step == 1 else _COMPLEMENT[codes[::-1]]
 
-    def _put_reference(self, batch: BatchArrays, window: "_Window") -> None:
+    def _put_reference(self, batch: BatchArrays, window: "_Window", rng: np.random.Generator) -> None:
         if batch.reference is None:
             return
-        if self.reference is None:
+        dropped = rng.random() < self.corruption.drop_reference
+        if self.reference is None or dropped:
             batch.reference[window.row] = np.nan
             return
         name = window.member.lanes.biosample

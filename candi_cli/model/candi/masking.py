@@ -32,6 +32,7 @@ class Corruption:
         share
     drop_sequence, drop_covariate : probabilities that the DNA, or a single covariate, is not known
     reverse_complement : probability that the window is read from the other strand
+    drop_reference : probability that the mean signal of other biosamples is not known
     """
 
     mask_assays: float = 0.5
@@ -42,6 +43,7 @@ class Corruption:
     reverse_complement: float = 0.5
     input_factors: tuple[int, ...] = ()
     target_factors: tuple[int, ...] = ()
+    drop_reference: float = 0.0
 
     def draw_thinning(self, rng: np.random.Generator) -> "Thinning":
         """Draw how one window is thinned."""

@@ -33,6 +33,10 @@ class ReferenceAverage:
         self._sums: Decoded | None = None
         self._counts: Decoded | None = None
 
+    def others(self, biosample: str) -> list[str]:
+        """Return the names of the members but one."""
+        return [name for name in self.members if name != biosample]
+
     def read(self, assays: Sequence[str], chrom: str, start: int, end: int, *, without: str) -> NDArray[np.float32]:
         """Return the mean over all biosamples but one: shape (L, A), NaN where no other has the assay measured.
 
