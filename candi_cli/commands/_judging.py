@@ -268,7 +268,8 @@ class Judgement:
             console.warn(f"--cohort {path}: {used}; {why}")
 
     def _open_predictions(self) -> None:
-        self._tell_unread("predictions are judged as they are")
+        if not self.has_rivals:
+            self._tell_unread("predictions are judged as they are")
         self._files = [self.stack.enter_context(Predictions(path)) for path in self.options.predictions]
         for file in self._files:
             for store in (*self.stores, *([self.truth] if self.truth else [])):

@@ -125,6 +125,74 @@ def test_a_network_of_signal_learns_from_the_masked_entries_of_such_a_batch(stor
     assert not any(name.startswith("count") and term.entries for name, term in terms.items())
 
 
+def every_array(batch):
+    """All arrays of a batch by name, with NaN as -1."""
+    parts = {"inputs": batch.inputs, "targets": batch.targets}
+    arrays = {(part, name): array for part, arrays in parts.items() for name, array in arrays._asdict().items()}
+    return {key: array.nan_to_num(-1) for key, array in arrays.items() if array is not None}
+
+
+@pytest.mark.parametrize("unpacked", [False, True])
+def test_hiding_the_reference_changes_nothing_else_of_a_seed(store, unpacked):
+    corruption, reads = Corruption(0.5, 0.5, 1, 0.5, 0.3, 0.5), {"reference": average_of(store)}
+    shown, never, half = (
+        dataset(store, replace(corruption, drop_reference=share), **reads) for share in (0.0, 1.0, 0.5)
+    )
+    unread = dataset(store, corruption, reference=None)  # a network of the same kind that is given none
+    if unpacked:
+        for each in (shown, never, half):
+            each.decode()
+    key, n_hidden = ("inputs", "reference"), 0
+    for step in range(4):
+        whole, hidden, some, nothing = (every_array(each.batch(step)) for each in (shown, never, half, unread))
+        assert all(torch.equal(array, nothing[name]) for name, array in hidden.items())
+        for found in (hidden, some):
+            assert all(torch.equal(array, whole[name]) for name, array in found.items() if name != key)
+        gone = (some[key] == -1).flatten(1).all(dim=1)
+        assert torch.equal(some[key][~gone], whole[key][~gone])
+        n_hidden += int(gone.sum())
+    assert 30 < n_hidden < 66  # of 96, at a half
+
+
+def test_draws_of_a_seed_are_those_of_a_training_without_a_reference(store):
+    corruption = Corruption(0.5, 0.5, 1, 0.5, 0.3, 0.5)
+    plain, reads = (every_array(dataset(store, corruption, **more).batch(0)) for more in ({}, {"reference": None}))
+    assert all(torch.equal(array, reads[name]) for name, array in plain.items())
+
+
+def test_a_training_that_never_shows_the_reference_does_not_depend_on_it(store):
+    """The same weights whatever the others' signal is, and others where it is shown."""
+    weights = {}
+    for drop in (0.0, 1.0):
+        for changed in ("values", "nothing"):
+            average = average_of(store)
+            if changed == "values":
+                average = Mirrored(average)
+            windows = dataset(store, Corruption(1, 1, 1, 0, 0, 0.5, drop_reference=drop), reference=average)
+            torch.manual_seed(0)
+            model = Model(windows.config)
+            optimiser = torch.optim.SGD(model.parameters(), lr=1e-3)
+            for step in range(2):
+                inputs, targets = windows.batch(step)
+                terms = model.loss(model(inputs), targets)
+                sum(term.total / term.entries for term in terms.values() if term.entries).backward()
+                optimiser.step()
+                optimiser.zero_grad()
+            weights[drop, changed] = torch.cat([weight.detach().flatten() for weight in model.parameters()])
+    assert torch.equal(weights[1.0, "values"], weights[1.0, "nothing"])
+    assert not torch.equal(weights[0.0, "values"], weights[0.0, "nothing"])
+
+
+class Mirrored:
+    """A reference of other values."""
+
+    def __init__(self, average):
+        self.average = average
+
+    def read(self, *place, **more):
+        return 3 - self.average.read(*place, **more)
+
+
 def expected_mean(without, chrom, start, end):
     """The mean by hand: shape (L, A)."""
     mean = np.full((end - start, len(ASSAYS)), np.nan)
