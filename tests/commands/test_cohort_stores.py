@@ -10,6 +10,7 @@ import h5py
 import numpy as np
 import pyBigWig
 import pytest
+import torch
 
 from candi_cli.commands import main
 from candi_cli.counting import CountingRule
@@ -378,3 +379,20 @@ def test_given_tracks_have_no_cohort(candi, folder, stores):
     ran = candi("evaluate", *words, *cohorts(stores, "two"))
     assert (ran.code, len(ran.errors)) == (2, 1)
     assert "leave out STORE, --predictions, --cohort and --truth" in ran.err
+
+
+# ---- training
+
+
+def test_the_reference_is_hidden_as_often_as_asked_and_the_card_says_how_often(candi, stores, model, tmp_path):
+    weights = {}
+    for name, more in {"plain": (), "never": ("--drop-reference", 0), "half": ("--drop-reference", 0.5)}.items():
+        path = tmp_path / f"{name}.safetensors"
+        assert candi("train", stores["all"], "-o", path, *TRAIN, "--reference-average", *more).code == 0
+        trained = load(path)
+        assert trained.card.training["corruption"]["drop_reference"] == (0.5 if name == "half" else 0)
+        weights[name] = torch.cat([weight.flatten() for weight in trained.network.state_dict().values()])
+    assert torch.equal(weights["plain"], weights["never"])
+    assert not torch.equal(weights["plain"], weights["half"])
+    tuned = ("--init", model, "--drop-reference", 0.5)
+    assert candi("train", stores["all"], "-o", tmp_path / "tuned.safetensors", *TRAIN, *tuned).code == 0

@@ -43,6 +43,7 @@ def test_the_printed_configuration_reproduces_the_run_to_the_byte(candi, store_p
     values = tomllib.loads(printed.out)
     assert values["region"] == ["chr1:1-200,000"]
     assert (values["loss-weights"], values["mask-loci"]) == ("count=1,beta=1", 0.25)
+    assert values["drop-reference"] == 0
     assert candi("train", "--config", config, "--print-config").out == printed.out
     assert candi("train", store_path, "-o", first, *QUICK, *options).code == 0
     assert candi("train", "--config", config, "-o", second, "--quiet").code == 0

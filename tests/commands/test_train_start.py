@@ -71,6 +71,8 @@ def test_the_card_of_a_model_that_was_trained_twice_covers_both_data(candi, know
         (("--init", "KNOWN", "--add-assay", "H3K9me33"), "--add-assay H3K9me33: no store has it; known are"),
         (("--init", "KNOWN", "-T", str(TEST_DATA / "genome.fa.gz")), "does not read that; leave it out"),
         (("--init", "KNOWN", "--input", "signal"), "does not read that; leave it out"),
+        (("--init", "KNOWN", "--drop-reference", "0.5"), "hides what a network of --reference-average reads; leave it"),
+        (("--drop-reference", "0.5"), "hides what a network of --reference-average reads; give it, or leave this out"),
         (("--loci", "ccre"), "--ccre BED go together"),
         (("--patience", "3"), "counts scorings of --valid-region; give one"),
     ],
@@ -99,6 +101,15 @@ def test_a_model_that_reads_signal_and_the_average_is_trained_and_says_so(candi,
     assert ran.code == 0, ran.err
     config = load(path).config
     assert (config.input, config.reads_reference, config.outputs) == ("signal", True, ("signal", "peaks"))
+
+
+def test_a_reference_that_is_never_shown_is_refused(candi, store_path, tmp_path):
+    # its weights would stay as they were drawn, and mix noise into predictions that meet a reference
+    options = ("--input", "signal", "--reference-average", "--drop-reference", 1)
+    ran = candi("train", store_path, "-o", tmp_path / "m.safetensors", *QUICK, *options)
+    assert ran.code == 2
+    assert "1 is not in the range 0<=x<1" in ran.err.replace("1.0", "1")
+    assert not list(tmp_path.iterdir())
 
 
 def test_workers_and_unpacked_windows_change_nothing_but_the_speed(candi, store_path, tmp_path):
