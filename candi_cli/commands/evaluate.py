@@ -22,8 +22,8 @@ def command(partitions: bool, expression: Path | None, **values: Any) -> None:
 
     Prints MSE, Pearson, Spearman, R2 and log-loss of all bins and of classes of them, the measures of the ENCODE
     Imputation Challenge for signal, and precision, recall, AUROC and AUPRC of peaks. Beside the model stand the average
-    of other cell types, the best marginal, and the input as it is and smoothed, each fitted to the very truth. Gains
-    over them come with intervals clustered by track.
+    of other cell types (those of --cohort too), the best marginal, and the input as it is and smoothed, each fitted to
+    the very truth. Gains over them come with intervals clustered by track.
 
     With --expression, genes' expression is predicted from observed, denoised and imputed tracks by a nested
     cross-validation, as in the paper.

@@ -19,6 +19,7 @@ from candi_cli.model import load
 from candi_cli.store import Store
 from candi_cli.store.predictions import Predictions
 
+TEST_DATA = Path(__file__).parents[2] / "test_data"
 ASSAYS = ("a", "b", "c")
 SIZES = {"chr1": 60_000, "chr2": 30_000}
 HAS = {"one": "ab", "two": "abc", "three": "bc", "four": "a"}
@@ -154,6 +155,23 @@ def test_a_sheet_of_signals_meets_the_cohort_too(candi, folder, stores, model, t
     ran = candi("impute", "--covariates", sheet, *options, *cohorts(stores, "others"))
     assert ran.code == 0, ran.err
     assert {path.name: path.read_bytes() for path in (tmp_path / "out").rglob("one.c*.bw")} == together
+
+
+def test_reads_meet_the_cohort_as_a_store_of_them_does(candi, store_path, tmp_path):
+    model, own = tmp_path / "counts.safetensors", tmp_path / "own.h5"
+    quick = ("--preset", "tiny", "--steps", "3", "--batch-size", "4", "--reference-average", "--quiet")
+    assert candi("train", store_path, "-o", model, *quick).code == 0
+    reads = (TEST_DATA / "sim2.H3K4me3.bam", "--covariates", TEST_DATA / "meta.tsv")
+    assert candi("bin", *reads, "-o", own, "--quiet").code == 0
+    found = []
+    for number, given in enumerate((reads, (own,), reads)):
+        cohort = ("--cohort", store_path) if number < 2 else ()
+        options = ("-r", "chr2", "--track", "signal", "--assay", "H3K27me3", "--quiet", "-o", f"{tmp_path}/{number}/")
+        ran = candi("impute", *given, "-m", model, *options, *cohort)
+        assert ran.code == 0, ran.err
+        found.append((tmp_path / f"{number}" / "sim2.H3K27me3.bw").read_bytes())
+    assert found[0] == found[1]
+    assert found[0] != found[2]
 
 
 def test_parts_made_with_another_cohort_are_not_gone_on_from(candi, stores, model, tmp_path, monkeypatch):
