@@ -80,7 +80,7 @@ def alone(model: Loaded, average: ReferenceAverage | None, biosample: str) -> st
         return ""
     return (
         f"{biosample}: {model.path.name} reads the mean signal of other biosamples, and none is given; it predicts "
-        f"from the biosample's own tracks alone; give a store of others with --cohort"
+        "from the biosample's own tracks alone; give a store of others with --cohort"
     )
 
 

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -182,13 +183,18 @@ def test_parts_made_with_another_cohort_are_not_gone_on_from(candi, stores, mode
 
     output = tmp_path / "out.bw"
     command = ("impute", stores["own"], "-m", model, *OUTPUTS, "-o", output)
-    for names, told in ((("rest",), "0 of 2 parts are there"), (("two",), "2 of 2 parts are there")):
+    copy = tmp_path / "copy.h5"
+    copy.write_bytes(stores["two"].read_bytes())
+    os.utime(copy, (1e9, 1e9))
+    stores = {**stores, "two": copy}
+    for number, (name, told) in enumerate((("rest", 0), ("two", 2), ("two", 0))):
         with monkeypatch.context() as patched:
             patched.setattr(_prediction, "deliver", fail)
             assert candi(*command, *cohorts(stores, "two")).code == 1
-        ran = candi(*(word for word in command if word != "--quiet"), *cohorts(stores, *names), "--resume")
+        os.utime(copy, (1e9, 1e9 + number // 2))  # the last time it is another file of the same size
+        ran = candi(*(word for word in command if word != "--quiet"), *cohorts(stores, name), "--resume")
         assert ran.code == 0, ran.err
-        assert told in ran.err
+        assert f"{told} of 2 parts are there" in ran.err
 
 
 def test_what_was_read_is_written_down(candi, stores, model, tmp_path):
@@ -221,12 +227,14 @@ def test_a_dry_run_names_the_cohort_and_writes_nothing(candi, stores, model, tmp
     assert not list(tmp_path.iterdir())
 
 
-def test_a_store_of_the_cohort_is_not_written_onto(candi, stores, model):
+def test_a_store_of_the_cohort_is_not_written_onto(candi, stores, model, plain_model):
     before = stores["two"].read_bytes()
-    command = ("impute", stores["own"], "-m", model, "--assay", "c", "-o", stores["two"])
-    ran = candi(*command, *cohorts(stores, "two"))
-    assert (ran.code, len(ran.errors)) == (1, 1), ran.err
-    assert stores["two"].read_bytes() == before
+    for each in (model, plain_model):
+        command = ("impute", stores["own"], "-m", each, "--assay", "c", "-o", stores["two"], "--quiet")
+        ran = candi(*command, *cohorts(stores, "two"))
+        assert (ran.code, len(ran.errors)) == (1, 1), ran.err
+        assert "is an input too" in ran.err
+        assert stores["two"].read_bytes() == before
 
 
 # ---- cohorts that do not fit
