@@ -122,7 +122,7 @@ class Judgement:
         if self.cohort:
             self.facts["cohort"] = [path.name for path in self.options.cohort]
         for store in self.cohort if self.has_rivals else ():
-            if _holds(store, "counts") and store.rule != self.stores[0].rule:
+            if holds([store], "counts") and store.rule != self.stores[0].rule:
                 self.note(
                     f"{store.name}: counted by {store.rule}, not by {self.stores[0].rule} as {self.stores[0].name}: "
                     "its reads are no part of the average of others"
