@@ -92,8 +92,9 @@ def predict_tracks(options: TrackOptions, choose_targets: Choose, *, named: bool
             return
         files += [store.path for store in cohort if store.path is not None]
         run = _Run(options, loaded, plan, computing, targets, [file_facts(path) for path in files], cohort)
-        named_files = (*options.cohort, options.sheet, options.model, options.genome, options.aliases, options.reference)
-        stack.enter_context(place_for(plan, (options.latent, options.provenance), inputs=(*files, *named_files)))
+        named_files = (options.sheet, options.model, options.genome, options.aliases, options.reference)
+        read = (*files, *options.cohort, *named_files)
+        stack.enter_context(place_for(plan, (options.latent, options.provenance), inputs=read))
         store = open_store(inputs, binning, command=command_line(), threads=options.threads, layer=layer)
         run.write(stack.enter_context(store), regions)
 
