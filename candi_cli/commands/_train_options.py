@@ -47,6 +47,7 @@ class TrainOptions:
     thin: float
     drop_sequence: float
     drop_reference: float
+    mask_most: int | None
     loss_weights: dict[str, float]
     precision: str
     compiled: bool
@@ -131,7 +132,7 @@ _OPTIONS: list[Callable[[options.F], options.F]] = [
         "--print-config", is_flag=True, help="Print all options as such a file, and do nothing else."
     ),
     click.option(
-        "--preset", type=click.Choice(["paper", "base", "tiny"]), default="base", show_default=True,
+        "--preset", type=click.Choice(["paper", "base", "small", "tiny"]), default="base", show_default=True,
         help="Size of the network; 'paper' also changes defaults of the training to the paper's.",
     ),
     click.option(
@@ -202,6 +203,10 @@ _OPTIONS: list[Callable[[options.F], options.F]] = [
     click.option(
         "--mask-assays", type=PROBABILITY, default=0.5, show_default=True,
         help="Probability that whole assays of a window are hidden.",
+    ),
+    click.option(
+        "--mask-most", type=click.IntRange(1),
+        help="Assays that are hidden at a time, at most.  [default: all but one]",
     ),
     click.option(
         "--mask-loci", type=PROBABILITY, default=0.5, show_default=True,

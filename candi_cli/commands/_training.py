@@ -46,6 +46,7 @@ class Training:
             PAPER if chosen.preset == "paper" and not chosen.init else Corruption(),
             mask_assays=chosen.mask_assays, mask_loci=chosen.mask_loci, thin=chosen.thin,
             drop_sequence=chosen.drop_sequence, drop_reference=chosen.drop_reference,
+            mask_most=chosen.mask_most,
         )  # fmt: skip
         self.weights = LossWeights(**chosen.loss_weights)
         if chosen.batch_size < processes.world_size:

@@ -36,6 +36,7 @@ def test_the_printed_configuration_reproduces_the_run_to_the_byte(candi, store_p
     first, second = tmp_path / "first.safetensors", tmp_path / "second.safetensors"
     config = tmp_path / "train.toml"
     options = ("-r", "chr1:1-200,000", "--loss-weights", "count=1,beta=1", "--seed", 4, "--mask-loci", 0.25)
+    options += ("--mask-most", 1)
     printed = candi("train", store_path, "-o", first, *QUICK, *options, "--print-config")
     assert printed.code == 0
     assert not first.exists()
@@ -43,11 +44,12 @@ def test_the_printed_configuration_reproduces_the_run_to_the_byte(candi, store_p
     values = tomllib.loads(printed.out)
     assert values["region"] == ["chr1:1-200,000"]
     assert (values["loss-weights"], values["mask-loci"]) == ("count=1,beta=1", 0.25)
-    assert values["drop-reference"] == 0
+    assert (values["drop-reference"], values["mask-most"]) == (0, 1)
     assert candi("train", "--config", config, "--print-config").out == printed.out
     assert candi("train", store_path, "-o", first, *QUICK, *options).code == 0
     assert candi("train", "--config", config, "-o", second, "--quiet").code == 0
     assert numbers(tmp_path / "first.log.tsv") == numbers(tmp_path / "second.log.tsv")
+    assert load(second).card.training["corruption"]["mask_most"] == 1
     weights = [load(path).network.state_dict() for path in (first, second)]
     assert all(weights[0][name].equal(weights[1][name]) for name in weights[0])
 

@@ -36,6 +36,12 @@ def test_between_one_and_all_but_one_of_the_assays_are_hidden(rng, n_available):
     assert seen == (set(range(1, n_available)) if n_available > 1 else {0})
 
 
+@pytest.mark.parametrize(("most", "expected"), [(1, {1}), (2, {1, 2}), (4, {1, 2, 3}), (None, {1, 2, 3})])
+def test_no_more_assays_are_hidden_than_asked_for(rng, most, expected):
+    available = np.array([True, False, True, True, True])
+    assert {int(draw_masked_assays(rng, available, most).sum()) for _ in range(200)} == expected
+
+
 def test_a_fifth_of_the_loci_is_hidden_in_whole_chunks(rng):
     for n_bins in (240, 1200):
         masked = draw_masked_loci(rng, n_bins)

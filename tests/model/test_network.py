@@ -61,7 +61,7 @@ def differ(one, other) -> bool:
     return all((a - b).abs().max() > 1e-5 for a, b in zip(one, other, strict=True))
 
 
-@pytest.mark.parametrize("name", ["paper", "base", "tiny"])
+@pytest.mark.parametrize("name", ["paper", "base", "small", "tiny"])
 @pytest.mark.parametrize("reads_sequence", [True, False])
 def test_every_preset_gives_five_finite_parameters_for_each_bin_and_assay(name, reads_sequence):
     model = network(name, reads_sequence=reads_sequence)
@@ -263,7 +263,7 @@ def test_the_paper_preset_has_the_papers_number_of_weights_nine_tenths_of_them_i
     )
 
 
-@pytest.mark.parametrize("name", ["paper", "base"])
+@pytest.mark.parametrize("name", ["paper", "base", "small"])
 def test_metadata_reach_every_output_and_masked_is_not_missing_in_the_presets_themselves(name):
     model = network(name)
     inputs = batch(model.config, 1)

@@ -7,7 +7,7 @@ from typing import Any
 from candi_cli.model.checkpoint import check_file_name
 from candi_cli.model.values import is_number, is_whole, shorten
 
-PRESETS = ("paper", "base", "tiny")
+PRESETS = ("paper", "base", "small", "tiny")
 INPUTS = ("counts", "signal")
 MISSING, MASKED, OBSERVED = 0, 1, 2  # the states of an input entry
 NO_SEQUENCE = 5  # the base code of a window whose DNA is not known; A, C, G, T, N = 0..4
@@ -170,10 +170,11 @@ def preset(
     input: str = "counts",
     reads_reference: bool = False,
 ) -> Config:
-    """Return the configuration of a named size: `paper`, `base` or `tiny`.
+    """Return the configuration of a named size: `paper`, `base`, `small` or `tiny`.
 
     `paper` is the text (Methods, "CANDI Architecture" and "Model Hyperparameters"): three stages with an expansion
     factor of 3, so that d_model = 27 (A + 1), five DNA stages up to d_model, four transformer layers of nine heads.
+    `small` has a tenth of the weights of `base`, for a few tens of Mb, and `tiny` is for trying things out.
     """
     sizes: dict[str, Any] = {}
     if name == "paper":
@@ -183,6 +184,11 @@ def preset(
             "d_model": d_model, "n_sab": 4, "n_head": 9, "attends": True, "lane_skips": False, "normalised_start": True,
             "shared_decoder": False, "shared_head": False, "smoothing_levels": 0,
             "cross_width": 0, "steers": False, "depth_offset": False,
+        }  # fmt: skip
+    elif name == "small":
+        sizes = {
+            "signal_widths": (4, 4, 4), "decoder_widths": (4, 4, 4), "sequence_widths": (8, 12, 16, 32, 64),
+            "d_model": 64, "n_sab": 1, "n_head": 2, "dim_head": 32,
         }  # fmt: skip
     elif name == "tiny":
         sizes = {

@@ -154,7 +154,7 @@ class TrainingDataset(Dataset[TrainingBatch]):
         available = self._available(member, span)
         hidden, hidden_bins = np.zeros(len(available), dtype=np.bool_), np.zeros(length, dtype=np.bool_)
         if rng.random() < corruption.mask_assays:
-            hidden[:-1] = draw_masked_assays(rng, available[:-1])
+            hidden[:-1] = draw_masked_assays(rng, available[:-1], corruption.mask_most)
         if rng.random() < corruption.mask_loci:
             hidden_bins = draw_masked_loci(rng, length)
         along = slice(None, None, -1 if rng.random() < corruption.reverse_complement else 1)

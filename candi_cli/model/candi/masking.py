@@ -33,6 +33,7 @@ class Corruption:
     drop_sequence, drop_covariate : probabilities that the DNA, or a single covariate, is not known
     reverse_complement : probability that the window is read from the other strand
     drop_reference : probability that the mean signal of other biosamples is not known
+    mask_most : assays that are hidden at a time, at most; None for all but one
     """
 
     mask_assays: float = 0.5
@@ -44,6 +45,7 @@ class Corruption:
     input_factors: tuple[int, ...] = ()
     target_factors: tuple[int, ...] = ()
     drop_reference: float = 0.0
+    mask_most: int | None = None
 
     def draw_thinning(self, rng: np.random.Generator) -> "Thinning":
         """Draw how one window is thinned."""
@@ -131,17 +133,21 @@ def thin_counts(
     return seen, target
 
 
-def draw_masked_assays(rng: np.random.Generator, available: NDArray[np.bool_]) -> NDArray[np.bool_]:
+def draw_masked_assays(
+    rng: np.random.Generator, available: NDArray[np.bool_], most: int | None = None
+) -> NDArray[np.bool_]:
     """Choose 1 to (available - 1) of the available assays to hide: at least one stays, none when there is but one.
 
     Parameters
     ----------
     available : shape (A,), the assays of a biosample; the control is not among them and never hidden
+    most : to be hidden, >= 1
     """
     masked = np.zeros_like(available)
     where = np.flatnonzero(available)
     if len(where) > 1:
-        masked[rng.choice(where, size=rng.integers(1, len(where)), replace=False)] = True
+        after = len(where) if most is None else min(len(where), most + 1)
+        masked[rng.choice(where, size=rng.integers(1, after), replace=False)] = True
     return masked
 
 
