@@ -41,7 +41,7 @@ build/models/%.h5: packaging/models/%.tsv $(STAMP)
 	mkdir -p $(@D)
 	cd $(DATA) && $(abspath $(BIN))/candi bin --covariates $(abspath $<) $(BINNED) -o $(abspath $@)
 
-build/models/k562.h5 build/models/imr90.h5: BINNED = --keep-dup 1
+build/models/k562.h5 build/models/imr90.h5: BINNED = --count midpoint --shift 75,-75 --keep-dup 1
 build/models/roadmap.h5: BINNED = -g ref/annot/hg19.chrom.sizes
 
 models: counts-core signal-core
