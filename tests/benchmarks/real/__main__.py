@@ -1,0 +1,60 @@
+"""Score the models and their rivals on the real benchmark rows; see README.md beside this file."""
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+
+import impute
+from pilot import CELLS, Cohort, Pilot
+from trained import COUNTS, SIGNAL, Models, shipped
+
+TASKS = ("R1",)
+
+
+def parse() -> argparse.Namespace:
+    """Return the options."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", type=Path, default=Path("../shared/data"), help="the folder of real data")
+    parser.add_argument("-o", "--output", type=Path, default=Path("build/bench_real"), help="folder; goes on in it")
+    parser.add_argument("--only", action="append", choices=TASKS, help="task; repeatable; default: all")
+    parser.add_argument("--seeds", type=int, default=3, help="trainings of each model")
+    parser.add_argument("--steps", type=int, help="of each training, instead of the recipe's: to try the script")
+    parser.add_argument("--counts-model", type=Path, metavar="MODEL", help="judge it instead of training counts-core")
+    parser.add_argument("--signal-model", type=Path, metavar="MODEL", help="judge it instead of training signal-core")
+    parser.add_argument(
+        "--new-cell", action="append", default=[], metavar="NAME=FOLDER",
+        help="bigWigs of a cell that is in no training: judge signal-core on it (and nothing else unless --only)",
+    )  # fmt: skip
+    parser.add_argument("-@", "--threads", type=int, default=2)
+    parser.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"], help="of trainings")
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Run the tasks."""
+    options = parse()
+    given = {COUNTS: options.counts_model, SIGNAL: options.signal_model}
+    models = Models(
+        options.output / "models", range(options.seeds), options.steps,
+        {name: path for name, path in given.items() if path}, options.threads, options.device,
+    )  # fmt: skip
+    pilot = Pilot(options.data, options.output / "stores")
+    tasks: dict[str, Callable[[], None]] = {
+        "R1": lambda: impute.run(pilot, models, options.output / "R1"),
+    }
+    for name in options.only or ([] if options.new_cell else TASKS):
+        tasks[name]()
+    for text in options.new_cell:
+        judge_new_cell(pilot, models, text, options.output)
+
+
+def judge_new_cell(pilot: Pilot, models: Models, text: str, output: Path) -> None:
+    """Impute the marks of a cell that no model has seen, with the four cells as its cohort."""
+    name, _, folder = text.partition("=")
+    pilot.add(name, Path(folder))
+    shipping = models._replace(given={SIGNAL: shipped(SIGNAL), **models.given})
+    impute.run(pilot, shipping, output / "new_cells", [Cohort(name, CELLS)], name=name)
+
+
+if __name__ == "__main__":
+    main()
