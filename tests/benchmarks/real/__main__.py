@@ -4,11 +4,13 @@ import argparse
 from collections.abc import Callable
 from pathlib import Path
 
+import denoise
+import experiments
 import impute
 from pilot import CELLS, Cohort, Pilot
 from trained import COUNTS, SIGNAL, Models, shipped
 
-TASKS = ("R1",)
+TASKS = ("R1", "R2", "R3")
 
 
 def parse() -> argparse.Namespace:
@@ -41,11 +43,27 @@ def main() -> None:
     pilot = Pilot(options.data, options.output / "stores")
     tasks: dict[str, Callable[[], None]] = {
         "R1": lambda: impute.run(pilot, models, options.output / "R1"),
+        "R2": lambda: denoise_halves("R2", options, models),
+        "R3": lambda: denoise_halves("R3", options, models),
     }
     for name in options.only or ([] if options.new_cell else TASKS):
         tasks[name]()
     for text in options.new_cell:
         judge_new_cell(pilot, models, text, options.output)
+
+
+def denoise_halves(name: str, options: argparse.Namespace, models: Models) -> None:
+    """Denoise halves of K562 (R2) or of IMR90 (R3)."""
+    found, title = {
+        "R2": (experiments.k562, "K562, half of the fragments in, the others as truth, chr1:24.1-24.5 Mb"),
+        "R3": (
+            experiments.imr90,
+            "IMR90, 1/2, 1/4 and 1/8 of the reads in, another half as truth, chr21:40.0-42.96 Mb",
+        ),
+    }[name]
+    trained = denoise.models_of(models, options.data, options.output / "stores")
+    given = list(found(options.data, options.seeds))
+    denoise.run(name, title, given, trained, options.data, options.output / name, options.threads)
 
 
 def judge_new_cell(pilot: Pilot, models: Models, text: str, output: Path) -> None:

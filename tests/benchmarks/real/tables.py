@@ -59,7 +59,8 @@ def _cell(rows: Sequence[Row]) -> Cell:
         error = float(tracks.std(ddof=1) / math.sqrt(len(tracks)))
     else:
         error = float(np.mean([row.error for row in rows]))
-    over_seeds = float(per_seed.std(ddof=1)) if len(per_seed) > 1 else math.nan
+    complete = len(rows) == len(per_seed) * len(tracks)  # else seeds differ in what they are of
+    over_seeds = float(per_seed.std(ddof=1)) if len(per_seed) > 1 and complete else math.nan
     return Cell(float(tracks.mean()), error, over_seeds, len(tracks), len(per_seed))
 
 
@@ -84,11 +85,11 @@ def report(name: str, title: str, rows: Sequence[Row], folder: Path, *, shown: S
     print(f"\n{name}: {title}")
     width = max(map(len, methods)) + 2
     for group in (*groups, *([ALL] if len(groups) > 1 else [])):
-        print(f"{group:{width}}" + "".join(f"{score:>22}" for score in scores))
+        print(f"{group:{width}}" + "".join(f"{score:>26}" for score in scores))
         for method in methods:
             texts = [_text(cells.get((group, method, score))) for score in scores]
             if any(texts):
-                print(f"  {method:{width - 2}}" + "".join(f"{text:>22}" for text in texts))
+                print(f"  {method:{width - 2}}" + "".join(f"{text:>26}" for text in texts))
     if model in methods:
         _print_gains(name, rows, methods, scores, folder, model)
 
@@ -101,7 +102,7 @@ def _text(cell: Cell | None) -> str:
     """Return value ± error (sd over seeds)."""
     if cell is None:
         return ""
-    error = f" ±{cell.error:.4f}" if math.isfinite(cell.error) else ""
+    error = f" ±{cell.error:.3f}" if math.isfinite(cell.error) else ""
     seeds = f" ({cell.over_seeds:.4f})" if math.isfinite(cell.over_seeds) else ""
     return f"{cell.value:.4f}{error}{seeds}"
 
@@ -120,7 +121,7 @@ def _print_gains(
                 for method in (model, rival)
             )
             shared = [track for track in ours if track in theirs]
-            if not shared or score.startswith(("coverage", "expected")):
+            if not shared or score.startswith(("coverage", "expected", "effective")):
                 continue
             found = gain(
                 [ours[track] for track in shared], [theirs[track] for track in shared],
