@@ -5,12 +5,16 @@ from collections.abc import Callable
 from pathlib import Path
 
 import denoise
+import dna
 import experiments
+import expression
 import impute
+import locus
+import transfer
 from pilot import CELLS, Cohort, Pilot
 from trained import COUNTS, SIGNAL, Models, shipped
 
-TASKS = ("R1", "R2", "R3")
+TASKS = ("R1", "R1C", "R2", "R3", "R6", "R7", "locus")
 
 
 def parse() -> argparse.Namespace:
@@ -20,6 +24,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("-o", "--output", type=Path, default=Path("build/bench_real"), help="folder; goes on in it")
     parser.add_argument("--only", action="append", choices=TASKS, help="task; repeatable; default: all")
     parser.add_argument("--seeds", type=int, default=3, help="trainings of each model")
+    parser.add_argument("--shipped", action="store_true", help="judge the models that ship instead of training")
     parser.add_argument("--steps", type=int, help="of each training, instead of the recipe's: to try the script")
     parser.add_argument("--counts-model", type=Path, metavar="MODEL", help="judge it instead of training counts-core")
     parser.add_argument("--signal-model", type=Path, metavar="MODEL", help="judge it instead of training signal-core")
@@ -27,6 +32,7 @@ def parse() -> argparse.Namespace:
         "--new-cell", action="append", default=[], metavar="NAME=FOLDER",
         help="bigWigs of a cell that is in no training: judge signal-core on it (and nothing else unless --only)",
     )  # fmt: skip
+    parser.add_argument("--docs", type=Path, help="folder of the page of one locus; default: docs in the output")
     parser.add_argument("-@", "--threads", type=int, default=2)
     parser.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"], help="of trainings")
     return parser.parse_args()
@@ -36,6 +42,8 @@ def main() -> None:
     """Run the tasks."""
     options = parse()
     given = {COUNTS: options.counts_model, SIGNAL: options.signal_model}
+    if options.shipped:
+        given = {name: path or shipped(name) for name, path in given.items()}
     models = Models(
         options.output / "models", range(options.seeds), options.steps,
         {name: path for name, path in given.items() if path}, options.threads, options.device,
@@ -43,8 +51,12 @@ def main() -> None:
     pilot = Pilot(options.data, options.output / "stores")
     tasks: dict[str, Callable[[], None]] = {
         "R1": lambda: impute.run(pilot, models, options.output / "R1"),
+        "R1C": lambda: transfer.run(pilot, models, options.output / "R1"),
         "R2": lambda: denoise_halves("R2", options, models),
         "R3": lambda: denoise_halves("R3", options, models),
+        "R6": lambda: dna.run(models, options.data, options.output / "stores", options.output / "R6"),
+        "R7": lambda: expression.run(pilot, models, options.output / "R7", options.output / "R1"),
+        "locus": lambda: write_locus(options, models),
     }
     for name in options.only or ([] if options.new_cell else TASKS):
         tasks[name]()
@@ -64,6 +76,14 @@ def denoise_halves(name: str, options: argparse.Namespace, models: Models) -> No
     trained = denoise.models_of(models, options.data, options.output / "stores")
     given = list(found(options.data, options.seeds))
     denoise.run(name, title, given, trained, options.data, options.output / name, options.threads)
+
+
+def write_locus(options: argparse.Namespace, models: Models) -> None:
+    """Write the page of one locus, of the first model."""
+    model = denoise.models_of(models, options.data, options.output / "stores")[0]
+    half = next(experiments.k562(options.data, 1))
+    docs = options.docs or options.output / "docs"
+    locus.run(half, model, docs, options.output / "locus")
 
 
 def judge_new_cell(pilot: Pilot, models: Models, text: str, output: Path) -> None:

@@ -57,7 +57,9 @@ class Models(NamedTuple):
     threads: int
     device: str
 
-    def of(self, recipe: str, subset: str, stores: Callable[[], Sequence[Path]], *options: str) -> list[Named]:
+    def of(
+        self, recipe: str, subset: str, stores: Callable[[], Sequence[Path]], *options: str, config: Path | None = None
+    ) -> list[Named]:
         """Return the models of a recipe, one for each seed, trained on some stores.
 
         Parameters
@@ -65,16 +67,18 @@ class Models(NamedTuple):
         subset : a name for what they are trained on
         stores : makes what they are trained on, where that is needed
         options : of `candi train`, beside the recipe's
+        config : the recipe's file, where it is not one of those that ship
         """
         if recipe in self.given:
             return [Named(self.given[recipe], "-")]
-        config = RECIPES / f"{recipe}.toml"
+        config = config or RECIPES / f"{recipe}.toml"
         extra = [*options, *(["--steps", str(self.steps)] if self.steps else [])]
         digest = hashlib.sha256("\n".join([config.read_text(), *extra]).encode()).hexdigest()[:8]
         found = []
         for seed in self.seeds:
             path = self.folder / f"{recipe}.{subset}.{digest}.seed{seed}.safetensors"
             if not path.exists():
+                self.folder.mkdir(parents=True, exist_ok=True)
                 chosen = ["--config", config, *extra, "--seed", seed, "--device", self.device, "-@", self.threads]
                 candi("train", *stores(), *chosen, "--resume", "auto", "-o", path)
             found.append(Named(path, str(seed)))
