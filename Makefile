@@ -53,7 +53,7 @@ counts-core signal-core:
 	    --log build/models/$@.log.tsv
 
 bench: $(STAMP)
-	$(BIN)/python tests/benchmarks/denoise_real.py --data $(DATA)
+	$(BIN)/python tests/benchmarks/real --data $(DATA) --shipped --seeds 1 --only R2
 
 bench-real: $(STAMP)
 	$(BIN)/python tests/benchmarks/real --data $(DATA) -o build/bench_real

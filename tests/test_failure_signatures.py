@@ -111,7 +111,7 @@ TOLD_BY = {
         "commands/test_denoise.py::test_a_region_holds_the_same_values_as_the_whole",
     ),
     "control present but constant -1": ("test_an_absent_control_is_missing_and_has_no_value",),
-    # whether it does win is measured by benchmarks/impute_signal.py; here, that the comparison is a fair one
+    # whether it does win is measured by benchmarks/real (R1); here, that the comparison is a fair one
     "average baseline wins": (
         "evaluation/test_baselines.py::test_the_mean_of_others_holds_nothing_of_ones_own",
         "evaluation/test_baselines.py::test_no_other_marginal_is_better_on_its_training_counts",
