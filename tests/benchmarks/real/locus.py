@@ -57,7 +57,8 @@ def run(given: Experiment, model: Named, docs: Path, folder: Path) -> None:
         names, row = f"{names}\tcontrol", f"{row}\t{control.name}"
     sheet.write_text(f"{names}\n{row}\n")
     region = f"{place.chrom}:{start + 1:,}-{end:,}"
-    asked = f"depth={len(given.truth.start) * (2 if model.load().card.counting.rule == OVERLAP else 1)}"
+    reads_overlap = model.load().card.counting.rule == OVERLAP
+    asked = f"depth={len(given.truth.start) * (2 if reads_overlap and given.source.read_length else 1)}"
     options = ["--covariates", sheet.name, "--track", "counts", "--interval", INTERVAL, "--as", asked, "-r", region]
     genome = folder / "hg19.chrom.sizes"
     genome.write_text(f"{place.chrom}\t{_HG19[place.chrom]}\n")
@@ -69,6 +70,7 @@ def run(given: Experiment, model: Named, docs: Path, folder: Path) -> None:
     first = (start - place.span[0]) // RESOLUTION
     bins = slice(first, first + WINDOW_BP // RESOLUTION)
     figure = draw(inputs.x[bins], inputs.y[bins], tracks, start, f"{given.biosample} {given.assay}, {region} (hg19)")
+    figure.supylabel(f"{'reads' if reads_overlap else 'fragments'} per {RESOLUTION} bp", fontsize=9)
     save(figure, docs / "locus.svg")
     with making(docs / "locus.png") as beside:
         figure.savefig(beside, format="png", dpi=110, bbox_inches="tight", metadata={"Software": None})
@@ -92,13 +94,12 @@ def draw(half: Array, truth: Array, tracks: dict[str, Array], start: int, title:
     panels[1].set_ylabel("denoised", fontsize=8)
     panels[0].set_title(title, fontsize=10)
     panels[2].set_xlabel("kb")
-    figure.supylabel("fragments per 25 bp", fontsize=9)
     return figure
 
 
 def page(given: Experiment, model: Named, region: str, command: str) -> str:
     """Return the page, in Markdown."""
-    card = model.load().card
+    card, place = model.load().card, given.place
     revision = subprocess.run(
         ["git", "rev-parse", "--short", "HEAD"], cwd=REPOSITORY, capture_output=True, text=True, check=False
     ).stdout.strip()
@@ -110,12 +111,12 @@ def page(given: Experiment, model: Named, region: str, command: str) -> str:
 (without duplicates) that the model read; in the middle, what it expects of the other half, with the interval that
 should hold 90 % of its bins; below, that other half, which it did not see.
 
-The locus was chosen by a rule, not by its looks: of all windows of 10 kb that begin each kb of the test rows
-({given.place.chrom}:{given.place.test[0]:,}-{given.place.test[1]:,}), the one with the median number of fragments in
-the first half among the top 5 %.
+The locus was chosen by a rule, not by its looks: of all windows of 10 kb that begin each kb of the test rows,
+{place.chrom}:{place.test[0] + 1:,}-{place.test[1]:,}, the one with the median count of the first half among the top 5 %.
 
-Model: `{model.path.name}`, weights SHA-256 `{card.weights_sha256}`, counts by {card.counting}. Written by
-`python tests/benchmarks/real --only locus --docs docs` at revision {revision or "unknown"}, which runs
+- model: `{model.path.name}`, weights SHA-256 `{card.weights_sha256}`
+- counts: {card.counting}
+- written by `python tests/benchmarks/real --shipped --only locus --docs docs` at revision {revision or "unknown"}, which runs
 
 ```sh
 {command}
