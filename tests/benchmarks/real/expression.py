@@ -106,6 +106,8 @@ def shown_all(pilot: Pilot, model: Named, cohort: Cohort, genes: Genes, threads:
             bins = located(
                 spans_of(genes.take(here)), genes.take(here), joined(regions), RESOLUTION * loaded.config.latent_bins
             )
+            if not len(bins.gene):
+                continue
             statistics = gene_features(np.concatenate(latent), bins, statistics=LATENT_STATISTICS)
             if features is None:
                 features = np.full((len(genes.start), statistics.shape[1]), np.nan)

@@ -71,7 +71,7 @@ def run(given: Experiment, model: Named, docs: Path, folder: Path) -> None:
     bins = slice(first, first + WINDOW_BP // RESOLUTION)
     figure = draw(inputs.x[bins], inputs.y[bins], tracks, start, f"{given.biosample} {given.assay}, {region} (hg19)")
     figure.supylabel(f"{'reads' if reads_overlap else 'fragments'} per {RESOLUTION} bp", fontsize=9)
-    save(figure, docs / "locus.svg")
+    save(figure, folder / "locus.svg")
     with making(docs / "locus.png") as beside:
         figure.savefig(beside, format="png", dpi=110, bbox_inches="tight", metadata={"Software": None})
     words = [word if not isinstance(word, Path) else f"{model.path.stem}" for word in command]
@@ -112,11 +112,13 @@ def page(given: Experiment, model: Named, region: str, command: str) -> str:
 should hold 90 % of its bins; below, that other half, which it did not see.
 
 The locus was chosen by a rule, not by its looks: of all windows of 10 kb that begin each kb of the test rows,
-{place.chrom}:{place.test[0] + 1:,}-{place.test[1]:,}, the one with the median count of the first half among the top 5 %.
+{place.chrom}:{place.test[0] + 1:,}-{place.test[1]:,}, the one with the median count of the first half among the top
+5 %.
 
 - model: `{model.path.name}`, weights SHA-256 `{card.weights_sha256}`
 - counts: {card.counting}
-- written by `python tests/benchmarks/real --shipped --only locus --docs docs` at revision {revision or "unknown"}, which runs
+- written by `python tests/benchmarks/real --shipped --only locus --docs docs`, at revision {revision or "unknown"},
+  which runs
 
 ```sh
 {command}
