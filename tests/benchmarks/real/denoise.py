@@ -96,7 +96,7 @@ def denoised(model: Named, given: Experiment, data: Path, folder: Path, threads:
         (held,) = held_out(loaded, source, truth, pools=[DENOISED], assays=(), kinds=["counts"], dna=False)
         predict_held_out(
             loaded, held, [region], path, Computing.on(choose("cpu"), batch_size=None, threads=threads),
-            references=[], fasta=None, recalibrated=False, advance=lambda n, name: None,
+            average=None, fasta=None, recalibrated=False, advance=lambda n, name: None,
         )  # fmt: skip
         with Predictions(path) as predictions:
             first, last = (end // RESOLUTION for end in place.test)
@@ -161,7 +161,7 @@ def training_stores(data: Path, folder: Path) -> list[Path]:
     rule = bin_options(Named(shipped(COUNTS), "-"))
     found = []
     for name in ("k562", "imr90"):
-        lines = (Path(__file__).parents[3] / "packaging" / "default_model" / f"{name}.tsv").read_text().splitlines()
+        lines = (Path(__file__).parents[3] / "packaging" / "models" / f"{name}.tsv").read_text().splitlines()
         rows = [lines[0]] + [
             "\t".join(str((data / field).resolve()) if "/" in field else field for field in line.split("\t"))
             for line in lines[1:]

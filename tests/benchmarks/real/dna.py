@@ -136,7 +136,7 @@ def judged(
             path = folder / f"{held.pool}.{'_'.join(held.kinds)}.h5"
             predict_held_out(
                 loaded, held, organism.test, path, computing,
-                references=[], fasta=fasta, recalibrated=False, advance=lambda n, name: None,
+                average=None, fasta=fasta, recalibrated=False, advance=lambda n, name: None,
             )  # fmt: skip
             with Predictions(path) as predictions:
                 for assay in held.kinds:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from trained import Named, kept_store
 
 from candi_cli.commands._held_out import held_out, predict_held_out
+from candi_cli.commands._reference import reference_average
 from candi_cli.genome import Region, read_chromsizes
 from candi_cli.judging.grid import Grid
 from candi_cli.judging.tracks import IMPUTED, Observed
@@ -109,13 +110,14 @@ class Pilot:
             store = stack.enter_context(Store.open(self.store(cell)))
             references = [stack.enter_context(Store.open(self.store(other))) for other in others]
             loaded = model.load()
+            average = reference_average(loaded.config, references)
             hidden = held_out(loaded, store, None, pools=[IMPUTED], assays=MARKS, kinds=["signal"], dna=False)
             for held in hidden:
                 (mark,) = held.kinds
                 path = folder / f"{mark}.h5"
                 predict_held_out(
                     loaded, held, regions, path, computing,
-                    references=references, fasta=None, recalibrated=False, advance=lambda n, name: None,
+                    average=average, fasta=None, recalibrated=False, advance=lambda n, name: None,
                 )  # fmt: skip
                 with Predictions(path) as predictions:
                     for region, first, last, at in self.grid.stretches:
