@@ -11,10 +11,10 @@ import expression
 import impute
 import locus
 import transfer
-from pilot import CELLS, Cohort, Pilot
+from pilot import CELLS, Cohort, Pilot, leave_one_out
 from trained import COUNTS, SIGNAL, Models, shipped
 
-TASKS = ("R1", "R1C", "R2", "R3", "R6", "R7", "locus")
+TASKS = ("R1", "R1K", "R1C", "R2", "R3", "R6", "R7", "locus")
 
 
 def parse() -> argparse.Namespace:
@@ -51,6 +51,7 @@ def main() -> None:
     pilot = Pilot(options.data, options.output / "stores")
     tasks: dict[str, Callable[[], None]] = {
         "R1": lambda: impute.run(pilot, models, options.output / "R1"),
+        "R1K": lambda: impute.run(pilot, models, options.output / "R1", leave_one_out(known=True), name="R1K"),
         "R1C": lambda: transfer.run(pilot, models, options.output / "R1"),
         "R2": lambda: denoise_halves("R2", options, models),
         "R3": lambda: denoise_halves("R3", options, models),

@@ -1,7 +1,9 @@
 """R1: impute a mark in a cell from the cell's other four marks and from three other cells, on chr20-22.
 
 The hidden track is used nowhere: the model and the rivals of a cell learn from chr1-19 of the other three cells, and
-their average is that of the other three.
+their average is that of the other three. R1K is the same in a cell that is known: model and rivals also learned from
+the cell's own tracks on chr1-19, as a model does that ships and is used on one of its own cells. Nothing of chr20-22 is
+learned from in either.
 """
 
 from collections.abc import Iterator, Sequence
@@ -12,7 +14,7 @@ import numpy as np
 import tables
 from numpy.typing import NDArray
 from pilot import MARKS, TEST_CHROMS, Cohort, Pilot, leave_one_out
-from signal_rivals import RIVALS, Setting, with_spread
+from signal_rivals import LEARNING, RIVALS, Setting, with_spread
 from trained import SIGNAL, Models, Named
 from units import Row, kept_arrays, kept_rows
 
@@ -44,10 +46,11 @@ def signal_scores(observed: NDArray, mean: NDArray, sd: NDArray) -> dict[str, fl
 
 
 def models_of(models: Models, pilot: Pilot, cohort: Cohort) -> list[Named]:
-    """Return the models of each seed that learned from the other cells."""
+    """Return the models of each seed that learned from the other cells; of a known cell, from all of them."""
     tests = [word for chrom in TEST_CHROMS for word in ("--test-chrom", chrom)]
-    subset = f"without_{cohort.cell}"
-    return models.of(SIGNAL, subset, lambda: [pilot.store(other) for other in cohort.others], *tests)
+    cells = sorted((cohort.cell, *cohort.others)) if cohort.known else cohort.others
+    subset = "all_cells" if cohort.known else f"without_{cohort.cell}"
+    return models.of(SIGNAL, subset, lambda: [pilot.store(cell) for cell in cells], *tests)
 
 
 def predicted(pilot: Pilot, model: Named, cohort: Cohort, folder: Path, *, test: bool, threads: int) -> NDArray:
@@ -85,13 +88,14 @@ def rows_of_rivals(pilot: Pilot, cohort: Cohort, folder: Path) -> Iterator[Row]:
                 tracks = {cell: pilot.observed(cell) for cell in (cohort.cell, *cohort.others)}
                 own = tracks[cohort.cell]
                 marks = [each for each in MARKS if each in own]
-                setting = Setting(tracks, pilot.grid.edges, ~pilot.test, marks, seed=0)
+                setting = Setting(tracks, pilot.grid.edges, ~pilot.test, marks, seed=0, known=cohort.known)
                 rows = np.flatnonzero(pilot.test)
                 mean, sd = with_spread(rival, setting, cohort.cell, mark, cohort.others, rows)
                 yield from _rows(cohort.cell, mark, name, "-", signal_scores(own[mark][pilot.test], mean, sd))
 
             if mark in pilot.files(cohort.cell):
                 path = folder / "scores" / f"{cohort.cell}.{mark}.{name.replace(', ', '_').replace(' ', '_')}.tsv"
+                path = path.with_stem(f"{path.stem}.known") if cohort.known and name in LEARNING else path
                 yield from kept_rows(path, score)
 
 
@@ -105,7 +109,8 @@ def run(pilot: Pilot, models: Models, folder: Path, cohorts: Sequence[Cohort] | 
     chosen = leave_one_out() if cohorts is None else cohorts
     rows = [row for cohort in chosen for row in rows_of_rivals(pilot, cohort, folder)]
     rows += [row for cohort in chosen for row in rows_of_model(pilot, models, cohort, folder)]
-    title = "a mark of a cell from its others and three other cells, chr20-22; arcsinh(-log10 p)"
+    kind = "a known cell" if all(cohort.known for cohort in chosen) else "a cell that nothing learned from"
+    title = f"a mark of {kind}, from its others and three other cells, chr20-22; arcsinh(-log10 p)"
     tables.report(name, title, rows, folder, shown=SHOWN, model=MODEL)
     figures.bars(rows, folder / f"{name}.svg", scores=DRAWN, model=MODEL, title=title)
     if cohorts is None:

@@ -128,12 +128,18 @@ class Pilot:
 
 
 class Cohort(NamedTuple):
-    """A cell that is imputed, and the others, which a model or a rival learns from."""
+    """A cell that is imputed, and the others, which a model or a rival learns from.
+
+    Attributes
+    ----------
+    known : models and rivals also learn from the cell itself, at other places
+    """
 
     cell: str
     others: tuple[str, ...]
+    known: bool = False
 
 
-def leave_one_out(cells: Sequence[str] = CELLS) -> list[Cohort]:
+def leave_one_out(cells: Sequence[str] = CELLS, *, known: bool = False) -> list[Cohort]:
     """Return each cell with the others."""
-    return [Cohort(cell, tuple(other for other in cells if other != cell)) for cell in cells]
+    return [Cohort(cell, tuple(other for other in cells if other != cell), known) for cell in cells]

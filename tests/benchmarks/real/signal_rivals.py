@@ -1,7 +1,8 @@
 """What an imputed track must beat: other cells' average in several forms, and regressions on neighbourhoods.
 
-Every rival learns from chr1-19 of the other cells only, and gives a Gaussian: its sd is looked up by the predicted
-mean among residuals of cells that it did not learn from (each of the others in turn, from those that remain).
+Every rival learns from chr1-19 of the other cells only, or of a known cell as well, and gives a Gaussian: its sd is
+looked up by the predicted mean among residuals of cells that it did not learn from (each of the others in turn, from
+those that remain).
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -37,6 +38,7 @@ class Setting(NamedTuple):
     train : shape (L,), bins that may be learned from
     marks : of all cells
     seed : of what is drawn
+    known : the cell itself may be learned from, too
     """
 
     tracks: Tracks
@@ -44,6 +46,7 @@ class Setting(NamedTuple):
     train: NDArray[np.bool_]
     marks: Sequence[str]
     seed: int
+    known: bool = False
 
 
 Rows = NDArray[np.int64]
@@ -80,14 +83,14 @@ def smoothed_average(setting: Setting, cell: str, mark: str, others: Sequence[st
 
 def ridge(setting: Setting, cell: str, mark: str, others: Sequence[str], rows: Rows) -> Float:
     """Return a ridge regression on z-scored means of several widths of the cell's marks and the others' average."""
-    x, y = _learned_from(setting, mark, others)
+    x, y = _learned_from(setting, cell, mark, others)
     linear = Ridge(alpha=ALPHA).fit(x, y)
     return linear.predict(_features(setting, cell, mark, others)[rows]).astype(np.float32)
 
 
 def boosted_ridge(setting: Setting, cell: str, mark: str, others: Sequence[str], rows: Rows) -> Float:
     """Return the same, with boosted trees on what it leaves."""
-    x, y = _learned_from(setting, mark, others)
+    x, y = _learned_from(setting, cell, mark, others)
     linear = Ridge(alpha=ALPHA).fit(x, y)
     trees = HistGradientBoostingRegressor(
         max_iter=100, learning_rate=0.1, max_leaf_nodes=31, min_samples_leaf=100, early_stopping=False,
@@ -97,12 +100,16 @@ def boosted_ridge(setting: Setting, cell: str, mark: str, others: Sequence[str],
     return (linear.predict(own) + trees.predict(own)).astype(np.float32)
 
 
-def _learned_from(setting: Setting, mark: str, others: Sequence[str]) -> tuple[Float, Float]:
-    """Return features and values of the mark in each of the others, by its own other marks and those that remain."""
+def _learned_from(setting: Setting, cell: str, mark: str, others: Sequence[str]) -> tuple[Float, Float]:
+    """Return features and values of the mark in each of the others, by its own other marks and those that remain.
+
+    A known cell joins them, by the average of all others.
+    """
     rng = np.random.default_rng(setting.seed)
     parts, values = [], []
-    for other in others:
-        rows = _drawn(setting, N_ROWS // len(others), rng)
+    learned = (*others, cell) if setting.known else tuple(others)
+    for other in learned:
+        rows = _drawn(setting, N_ROWS // len(learned), rng)
         rest = [name for name in others if name != other]
         parts.append(_features(setting, other, mark, rest)[rows])
         values.append(setting.tracks[other][mark][rows])
@@ -134,11 +141,13 @@ RIVALS: dict[str, Rival] = {
     "z-ridge": ridge,
     "boosting on z-ridge": boosted_ridge,
 }
+LEARNING = ("z-ridge", "boosting on z-ridge")
 
 
 def with_spread(rival: Rival, setting: Setting, cell: str, mark: str, others: Sequence[str], rows: Rows) -> Float:
     """Return a rival's mean and sd in some bins: shape (2, rows)."""
     mean = rival(setting, cell, mark, others, rows)
+    setting = setting._replace(known=False)
     rng = np.random.default_rng(setting.seed)
     predicted, residual = [], []
     for other in others:
