@@ -57,8 +57,8 @@ def test_every_assay_that_the_model_knows_is_written_with_bounds_around_it(candi
     reads, control, chrom, _ = CASES[biosample]
     sheet = tmp_path / "sheet.tsv"
     sheet.write_text(f"biosample\tassay\tcontrol\n{biosample}\tH3K4me3\t{control}\n")
-    options = ("--assay", "all", "--interval", 0.9, "--sd", "-r", region, "-o", tmp_path / "tracks", "--quiet")
-    ran = candi("impute", reads, "--covariates", sheet, *options)
+    options = ("--assay", "all", "--interval", 0.9, "--sd", "--digits", 5, "-r", region, "--quiet")
+    ran = candi("impute", reads, "--covariates", sheet, "-o", tmp_path / "tracks", *options)
     assert (ran.code, ran.err) == (0, "")
     start, end = (int(number) for number in region.partition(":")[2].replace(",", "").split("-"))
     for assay in load(default_model()).card.assays:

@@ -5,6 +5,8 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
+
 from candi_cli.commands._console import console
 from candi_cli.covariates import CONTROL, Covariates
 from candi_cli.errors import ModelError
@@ -141,17 +143,26 @@ def _denoised(
 
 
 def _same_reads(store: Store, truth: Store, biosample: str, assay: str) -> bool:
-    """Return whether two stores' experiments have the same depth, which is to say the same reads; warn of it."""
+    """Return whether two stores hold the same counts of an experiment, which is to say the same reads; warn of it."""
     if biosample not in truth.biosamples or assay not in truth.assays(biosample):
         return False
     own, other = (each.experiment(biosample, assay).covariates.depth for each in (store, truth))
-    if own is None or own != other:
+    if own is None or own != other:  # two halves may well have one depth, but not in every bin
+        return False
+    if not all(_same_counts(store, truth, biosample, assay, chrom) for chrom in store.chromsizes):
         return False
     console.warn(
         f"{biosample}/{assay}: {truth.name} holds the very reads that the model is shown of {store.name}, so denoising "
         "is not judged by them; give a --truth of other reads, or none"
     )
     return True
+
+
+def _same_counts(store: Store, truth: Store, biosample: str, assay: str, chrom: str) -> bool:
+    if chrom not in truth.chromsizes:
+        return not store.has(biosample, assay, "counts", chrom)
+    own, other = (each.read(biosample, assay, "counts", chrom, 0, each.n_bins(chrom)) for each in (store, truth))
+    return np.array_equal(own, other)
 
 
 def predict_held_out(

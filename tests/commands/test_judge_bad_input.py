@@ -12,6 +12,7 @@ import numpy as np
 import pyBigWig
 import pytest
 
+from candi_cli.commands._held_out import _same_reads
 from candi_cli.counting import CountingRule
 from candi_cli.covariates import Covariates
 from candi_cli.genome import Region
@@ -311,6 +312,17 @@ def test_denoising_is_not_judged_by_a_truth_of_the_same_reads(candi: Callable, s
         "cindex", store_path, "-m", model_path, "--truth", copy, "--pool", "denoised", "-r", "chr2:1-60000", "--quiet"
     )
     refused(ran, "nothing can be judged", code=2)
+
+
+@pytest.mark.parametrize(("counts", "same"), [([0, 2, 1, 0], True), ([0, 1, 2, 0], False)])
+def test_two_halves_of_one_depth_are_the_same_reads_only_where_every_bin_agrees(tmp_path, counts, same):
+    stores = []
+    for name, values in (("one", [0, 2, 1, 0]), ("other", counts)):
+        stores.append(Store.create(tmp_path / f"{name}.h5", rule=CountingRule(), chromsizes={"chr1": 100, "chr2": 50}))
+        stores[-1].add_experiment("K562", "H3K4me3")
+        stores[-1].write("K562", "H3K4me3", "counts", "chr1", np.array(values, dtype=np.uint32))
+        stores[-1].describe("K562", "H3K4me3", Covariates(depth=3.0))
+    assert _same_reads(*stores, "K562", "H3K4me3") is same
 
 
 # ---- recalibration
