@@ -20,6 +20,7 @@ from candi_cli.loci import Loci, any_start
 from candi_cli.model import AssayCard, ModelCard
 from candi_cli.model.candi import Config, Corruption, Lanes, LossWeights, preset
 from candi_cli.model.candi.dataset import shares_of
+from candi_cli.model.candi.matching import track_quantiles, typical_quantiles
 from candi_cli.model.candi.reference import ReferenceAverage
 from candi_cli.model.training import Progress
 from candi_cli.store import Store
@@ -83,6 +84,7 @@ def open_cohort(
     seed: int = 0,
     input: str = "counts",
     reads_reference: bool = False,
+    matches_signal: bool = False,
     start: Config | None = None,
 ) -> Cohort:
     """Check that the stores fit together and find the windows to train and to score on.
@@ -93,6 +95,7 @@ def open_cohort(
     loci, ccre, n_windows, seed : see `_places.Strategy`
     input : the layer that the network reads, `counts` or `signal`
     reads_reference : the network also reads the mean signal of other biosamples
+    matches_signal : signal is matched to what is typical of its assay in these stores
     start : the network, instead of the preset's; assays that it does not have are left out
 
     Raises
@@ -112,6 +115,10 @@ def open_cohort(
     members, cards, kept_out = _members(stores, input, start.assays if start else None)
     depths = [depth for card in cards.values() for depth in card.depth_range or ()]
     config = start or _preset(preset, tuple(cards), rule, bool(sequences), depths, input, reads_reference)
+    if matches_signal and start is None:
+        config = replace(config, typical_signal=_typical_signal(members, config.assays, test_chroms))
+    for lanes in members:
+        lanes.match(config.typical_signal, without=test_chroms)
     held_out = _held_out(members, where, held_out_regions, config)
     where.exclude(held_out_regions)
     allowed = [where.allowed(lanes.store, _covered(lanes, input), where.regions) for lanes in members]
@@ -270,6 +277,19 @@ def _preset(
     if not depths:
         return config
     return replace(config, depth_range=(float(np.log2(min(depths))), float(np.log2(max(depths)))))
+
+
+def _typical_signal(members: Sequence[Lanes], assays: Sequence[str], test_chroms: Sequence[str]) -> tuple[float, ...]:
+    """Return the quantiles of each assay's signal, in the mean over biosamples, off the test chromosomes."""
+    typical: list[float] = []
+    for assay in assays:
+        tracks = [
+            track_quantiles(lanes.store, lanes.biosample, assay, without=test_chroms)
+            for lanes in members
+            if any(item is not None and item.assay == assay and "signal" in item.layers for item in lanes.experiments)
+        ]
+        typical += typical_quantiles([each for each in tracks if each is not None]).tolist()
+    return tuple(typical)
 
 
 def _describe(store: Store) -> dict[str, Any]:

@@ -106,6 +106,7 @@ def _imputed(
             console.warn(f"{biosample}/{assay}: nothing else was measured of {biosample}, so it cannot be imputed")
             continue
         lanes = Lanes(store, biosample, model.config.assays, shown={*others, CONTROL} & set(store.assays(biosample)))
+        lanes.match(model.config.typical_signal)
         yield HeldOut(biosample, IMPUTED, {assay: kinds}, lanes, observed, {})
 
 
@@ -119,7 +120,7 @@ def _denoised(
             for assay in assays
             if not _same_reads(store, truth, biosample, assay)
         }
-        lanes = Lanes(store, biosample, model.config.assays)
+        lanes = Lanes(store, biosample, model.config.assays).match(model.config.typical_signal)
         inputs = {}
     elif model.config.input == "counts":
         folds = {

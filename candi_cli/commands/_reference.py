@@ -96,7 +96,7 @@ def reference_average(config: Config, stores: Sequence[Store]) -> ReferenceAvera
         for name, assays in signals_of(store, config.assays).items():
             fresh = [assay for assay in assays if (name, assay) not in seen]
             seen.update((name, assay) for assay in fresh)
-            members.append(Lanes(store, name, config.assays, shown=fresh))
+            members.append(Lanes(store, name, config.assays, shown=fresh).match(config.typical_signal))
     return ReferenceAverage(config.assays, members)
 
 

@@ -49,9 +49,14 @@ class Start:
             ("-T", chosen.reference is not None, config.reads_sequence),
             ("--input signal", chosen.input == "signal", config.input == "signal"),
             ("--reference-average", chosen.reference_average, config.reads_reference),
+            ("--match-signal", chosen.match_signal, bool(config.typical_signal)),
         ):
             if asked and not reads:
                 raise RequestError(f"{option}: {chosen.init} does not read that; leave it out")
+        if chosen.add_assays and config.typical_signal:
+            raise RequestError(
+                f"--add-assay: {chosen.init} matches signal to what is typical of its own assays; train a new model"
+            )
         new = replace(config, assays=(*config.assays, *dict.fromkeys(chosen.add_assays)))
         return cls(chosen.init, old, loaded.card, new, chosen.freeze_trunk)
 

@@ -188,5 +188,5 @@ def prediction_dataset(
     ----------
     average : the mean signal of other biosamples, for a model that reads it
     """
-    lanes = Lanes(store, biosample, model.config.assays)
+    lanes = Lanes(store, biosample, model.config.assays).match(model.config.typical_signal)
     return PredictionDataset(model.config, lanes, covariates.known, covariates.requested, fasta, average)

@@ -25,6 +25,7 @@ class TrainOptions:
     freeze_trunk: bool
     input: str
     reference_average: bool
+    match_signal: bool
     loci: str
     ccre: Path | None
     n_loci: int
@@ -151,6 +152,10 @@ _OPTIONS: list[Callable[[options.F], options.F]] = [
     click.option(
         "--reference-average", is_flag=True,
         help="The network also reads the mean signal of the other biosamples at the same place.",
+    ),
+    click.option(
+        "--match-signal", is_flag=True,
+        help="Each track of signal is first given the distribution of values that is typical of its assay.",
     ),
     click.option(
         "--loci", type=click.Choice(["any", "ccre", "random", "full-chr", "gw"]), default="any", show_default=True,

@@ -252,6 +252,8 @@ def _check_reference(chosen: TrainOptions, start: Start | None) -> None:
     if chosen.drop_reference and not reads:
         remedy = "leave it out" if start else "give it, or leave this out"
         raise RequestError(f"--drop-reference: hides what a network of --reference-average reads; {remedy}")
+    if chosen.match_signal and not start and chosen.input != "signal":
+        raise RequestError("--match-signal: is for a network that reads signal; give --input signal, or leave this out")
 
 
 def _open(chosen: TrainOptions, stack: ExitStack, start: Start | None) -> Cohort:
@@ -265,5 +267,6 @@ def _open(chosen: TrainOptions, stack: ExitStack, start: Start | None) -> Cohort
         valid_regions=chosen.valid_regions, test_chroms=chosen.test_chroms, blacklist=chosen.blacklist,
         reference=chosen.reference, loci=chosen.loci, ccre=chosen.ccre, n_windows=chosen.n_loci, seed=chosen.seed,
         input=config.input if config else chosen.input,
-        reads_reference=config.reads_reference if config else chosen.reference_average, start=config,
+        reads_reference=config.reads_reference if config else chosen.reference_average,
+        matches_signal=chosen.match_signal, start=config,
     )  # fmt: skip

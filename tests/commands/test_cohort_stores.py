@@ -422,3 +422,56 @@ def test_the_reference_is_hidden_as_often_as_asked_and_the_card_says_how_often(c
     assert not torch.equal(weights["plain"], weights["half"])
     tuned = ("--init", model, "--drop-reference", 0.5)
     assert candi("train", stores["all"], "-o", tmp_path / "tuned.safetensors", *TRAIN, *tuned).code == 0
+
+
+def test_a_matched_signal_is_imputed_alike_however_strong_the_tracks_are(candi, folder, stores, tmp_path):
+    strong = tmp_path / "strong"
+    strong.mkdir()
+    for path in folder.glob("*.bw"):
+        with pyBigWig.open(str(path)) as weak, pyBigWig.open(str(strong / path.name), "w") as track:
+            track.addHeader(list(SIZES.items()))
+            for chrom in SIZES:
+                first = weak.intervals(chrom)[0][0]
+                values = 5 * weak.values(chrom, first, SIZES[chrom], numpy=True)[::25]
+                track.addEntries(chrom, first, values=values.tolist(), span=25, step=25)
+    found = {}
+    for name, options in {"matched": ("--match-signal",), "as it is": ()}.items():
+        model = tmp_path / "model.safetensors"
+        trained = ("--reference-average", "--test-chrom", "chr2", *options)
+        assert candi("train", stores["others"], "-o", model, *TRAIN, *trained).code == 0
+        for kind, store in {"weak": stores["own"], "strong": bin_store(strong, ("one",))}.items():
+            path = tmp_path / f"{kind}.bw"
+            asked = ("--assay", "c", "-m", model, *cohorts(stores, "others"), "-o", path, "--quiet", "--digits", 6)
+            assert candi("impute", store, *asked).code == 0
+            with pyBigWig.open(str(path)) as track:
+                found[name, kind] = np.arcsinh(track.values("chr2", 0, SIZES["chr2"], numpy=True))
+    spread = {name: np.abs(found[name, "weak"] - found[name, "strong"]).max() for name in ("matched", "as it is")}
+    assert spread["matched"] < 0.02 < 0.1 < spread["as it is"]
+
+
+def test_a_model_that_matches_signal_takes_no_new_assay(candi, stores, tmp_path):
+    model = tmp_path / "model.safetensors"
+    assert candi("train", stores["own"], "-o", model, *TRAIN, "--match-signal").code == 0
+    ran = candi("train", stores["two"], "-o", tmp_path / "new.safetensors", *TRAIN, "--init", model, "--add-assay", "c")
+    assert (ran.code, len(ran.errors)) == (2, 1)
+    assert "what is typical of its own assays; train a new model" in ran.err
+
+
+def test_what_is_typical_is_not_taken_from_test_chromosomes(candi, folder, stores, tmp_path):
+    other = tmp_path / "other"
+    other.mkdir()
+    for path in folder.glob("*.bw"):
+        with pyBigWig.open(str(path)) as track, pyBigWig.open(str(other / path.name), "w") as changed:
+            changed.addHeader(list(SIZES.items()))
+            for chrom in SIZES:
+                first = track.intervals(chrom)[0][0]
+                values = track.values(chrom, first, SIZES[chrom], numpy=True)[::25]
+                values = values if chrom == "chr1" else 9 * values
+                changed.addEntries(chrom, first, values=values.tolist(), span=25, step=25)
+    typical = []
+    for store in (stores["own"], bin_store(other, ("one",))):
+        model = tmp_path / "model.safetensors"
+        assert candi("train", store, "-o", model, *TRAIN, "--match-signal", "--test-chrom", "chr2").code == 0
+        typical.append(load(model).config.typical_signal)
+    assert typical[0] == typical[1]
+    assert max(typical[0]) > 0

@@ -73,6 +73,8 @@ def test_the_card_of_a_model_that_was_trained_twice_covers_both_data(candi, know
         (("--init", "KNOWN", "--input", "signal"), "does not read that; leave it out"),
         (("--init", "KNOWN", "--drop-reference", "0.5"), "hides what a network of --reference-average reads; leave it"),
         (("--drop-reference", "0.5"), "hides what a network of --reference-average reads; give it, or leave this out"),
+        (("--match-signal",), "is for a network that reads signal; give --input signal"),
+        (("--init", "KNOWN", "--match-signal"), "does not read that; leave it out"),
         (("--loci", "ccre"), "--ccre BED go together"),
         (("--patience", "3"), "counts scorings of --valid-region; give one"),
     ],

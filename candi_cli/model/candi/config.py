@@ -1,6 +1,7 @@
 """The size and shape of a CANDI network: the paper's, and ours."""
 
 from dataclasses import dataclass, fields
+from itertools import pairwise
 from math import prod
 from typing import Any
 
@@ -9,6 +10,7 @@ from candi_cli.model.values import is_number, is_whole, shorten
 
 PRESETS = ("paper", "base", "small", "tiny")
 INPUTS = ("counts", "signal")
+N_LEVELS = 200  # of the quantiles of an assay's typical signal
 MISSING, MASKED, OBSERVED = 0, 1, 2  # the states of an input entry
 NO_SEQUENCE = 5  # the base code of a window whose DNA is not known; A, C, G, T, N = 0..4
 SIGNAL_POOL = 2
@@ -21,6 +23,7 @@ _LIMITS = {  # far beyond any use, and still nothing that a computer would choke
     "covariate_width": (1, 100_000), "d_model": (1, 100_000), "n_sab": (1, 256), "n_head": (1, 1000),
     "dim_head": (1, 10_000), "smoothing_levels": (0, 16), "cross_width": (0, 100_000),
 }  # fmt: skip
+_LARGEST_SIGNAL = 24.0  # arcsinh(-log10 p)
 _LARGEST_DEPTH = 1000.0  # log2 reads per Gb
 
 
@@ -50,6 +53,8 @@ class Config:
     steers : the requested covariates also set a factor of an assay's mean count directly, not only its features
     depth_offset : the count mean is proportional to the requested depth, beside what is learned of it
     depth_range : log2 reads per Gb that training covered; depths outside are embedded as its ends
+    typical_signal : quantiles of arcsinh(-log10 p) at `matching.LEVELS` of each assay in turn, that every track is
+        matched to before it is read; none to read tracks as they are
     """
 
     assays: tuple[str, ...]
@@ -78,6 +83,7 @@ class Config:
     steers: bool = True
     depth_offset: bool = True
     depth_range: tuple[float, float] = (10.0, 33.0)
+    typical_signal: tuple[float, ...] = ()
 
     @property
     def reads_sequence(self) -> bool:
@@ -130,7 +136,20 @@ class Config:
             or depths[0] > depths[1]
         ):
             raise ValueError(f"depth_range is {shorten(depths)}, not two numbers in order")
+        self._check_typical()
         self._check_lengths()
+
+    def _check_typical(self) -> None:
+        """Raise ValueError unless the typical signal is as many numbers as the assays need, each assay's rising."""
+        numbers = self.typical_signal
+        if not isinstance(numbers, tuple) or not all(is_number(each, 0, _LARGEST_SIGNAL) for each in numbers):
+            raise ValueError(f"typical_signal is {shorten(numbers)}, not numbers from 0 to {_LARGEST_SIGNAL:g}")
+        if numbers and (self.input != "signal" or len(numbers) != len(self.assays) * N_LEVELS):
+            raise ValueError(f"typical_signal has {len(numbers)} numbers, not {N_LEVELS} of each assay's signal")
+        for first in range(0, len(numbers), N_LEVELS):
+            here = numbers[first : first + N_LEVELS]
+            if any(after < before for before, after in pairwise(here)):
+                raise ValueError("typical_signal falls")
 
     def _check_lengths(self) -> None:
         """Raise ValueError unless windows have a core, and the towers and decoders meet at the same positions."""

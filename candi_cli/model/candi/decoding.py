@@ -95,6 +95,7 @@ class DecodedLanes(Lanes):
     def __init__(self, lanes: Lanes, spans: Spans, folder: Path, wanted: Sequence[tuple[tuple[int, ...], str]]) -> None:
         self.store, self.biosample, self.experiments = lanes.store, lanes.biosample, lanes.experiments
         self._measured, self._alike, self._on_chrom, self._signals = {}, {}, {}, {}
+        self._typical, self._without, self._matches = lanes._typical, lanes._without, lanes._matches
         self._spans = spans
         self._decoded = {key: Decoded(_unpacked(lanes, *key, spans, folder), spans) for key in wanted}
 
@@ -156,7 +157,7 @@ def _unpacked(lanes: Lanes, here: tuple[int, ...], layer: str, spans: Spans, fol
                 into[row, ..., at : at + end - start] = lanes.read(lane, layer, chrom, start, end).T
 
     assays = [item.assay for lane in here if (item := lanes.experiments[lane])]
-    identity = [*_identity(lanes.store.path), lanes.biosample, assays, layer, spans.digest()]
+    identity = [*_identity(lanes.store.path), lanes.biosample, assays, layer, spans.digest(), *lanes.matched_by()]
     return _file(folder, identity, (*rows, spans.n_bins), dtype, fill)
 
 

@@ -7,6 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from candi_cli.covariates import CONTROL, Covariates
+from candi_cli.model.candi.config import N_LEVELS
+from candi_cli.model.candi.matching import Quantiles, track_quantiles
 from candi_cli.store import Store, StoredExperiment
 
 
@@ -49,6 +51,20 @@ class Lanes:
         self._alike: dict[tuple[Sequence[int], str], list[tuple[NDArray[np.int64], list[int]]]] = {}
         self._on_chrom: dict[tuple[Sequence[int], str, str], NDArray[np.bool_]] = {}
         self._signals: dict[tuple[int, str], tuple[int, ...]] = {}
+        self._typical: tuple[float, ...] = ()
+        self._without: tuple[str, ...] = ()
+        self._matches: dict[int, Quantiles | None] = {}
+
+    def match(self, typical: Sequence[float], *, without: Collection[str] = ()) -> "Lanes":
+        """Read signal as `matching` describes it from now on; return self.
+
+        Parameters
+        ----------
+        typical : quantiles of each assay in turn, A * N_LEVELS of them; none to read signal as it is
+        without : chromosomes that a track's own quantiles are not taken from
+        """
+        self._typical, self._without, self._matches = tuple(typical), tuple(without), {}
+        return self
 
     def lanes_with(self, layer: str) -> list[int]:
         """Return the numbers of the lanes that have a layer."""
@@ -63,7 +79,24 @@ class Lanes:
         experiment = self.experiments[lane]
         if experiment is None:
             raise KeyError(f"{self.biosample} has no lane {lane}")
-        return self.store.read(self.biosample, experiment.assay, layer, chrom, start, end)
+        values = self.store.read(self.biosample, experiment.assay, layer, chrom, start, end)
+        found = self._matching(lane) if layer == "signal" and self._typical else None
+        return values if found is None else found.match(values)
+
+    def matched_by(self) -> list[Any]:
+        """Return what tells signal that is matched from signal as it is: nothing of the latter."""
+        return [list(self._typical), list(self._without)] if self._typical else []
+
+    def _matching(self, lane: int) -> Quantiles | None:
+        """Return how a lane's signal becomes typical of its assay; None where nothing was measured."""
+        if lane not in self._matches:
+            experiment, first = self.experiments[lane], lane * N_LEVELS
+            typical = np.array(self._typical[first : first + N_LEVELS])
+            own = None
+            if experiment is not None and len(typical):
+                own = track_quantiles(self.store, self.biosample, experiment.assay, without=self._without)
+            self._matches[lane] = None if own is None else Quantiles.of(own, typical)
+        return self._matches[lane]
 
     def block(self, lanes: Sequence[int], layer: str, chrom: str, start: int, end: int) -> Block:
         """Return bins of a layer of several lanes, at least one."""
