@@ -1,6 +1,5 @@
 """The parts of a store: counted side by side, kept when a run is broken, and put together to the same bytes."""
 
-import multiprocessing
 import os
 import shutil
 import signal
@@ -16,7 +15,6 @@ import numpy as np
 import pytest
 
 from candi_cli.binning import Binning, Parts
-from candi_cli.binning.parts import _work
 from candi_cli.commands import main
 from candi_cli.counting import CountingRule
 from candi_cli.covariates import read_sheet
@@ -435,15 +433,3 @@ def test_files_that_are_not_its_own_stay_in_the_folder_of_parts(run, cohort):
     ran = run("--quiet")
     assert (ran.code, ran.err) == (0, "")
     assert sorted(path.name for path in (cohort / FOLDER).iterdir()) == ["mine.txt", "sub"]
-
-
-def test_a_worker_whose_parent_has_ended_ends_without_a_word(capfd):
-    context = multiprocessing.get_context("spawn")
-    ours, theirs = context.Pipe()
-    worker = context.Process(target=_work, args=(theirs, 1))
-    worker.start()
-    theirs.close()
-    ours.close()
-    worker.join(timeout=60)
-    assert worker.exitcode == 0
-    assert capfd.readouterr().err == ""
