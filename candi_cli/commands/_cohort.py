@@ -282,11 +282,11 @@ def _preset(
 def _typical_signal(members: Sequence[Lanes], assays: Sequence[str], test_chroms: Sequence[str]) -> tuple[float, ...]:
     """Return the quantiles of each assay's signal, in the mean over biosamples, off the test chromosomes."""
     typical: list[float] = []
-    for assay in assays:
+    for lane, assay in enumerate(assays):
         tracks = [
             track_quantiles(lanes.store, lanes.biosample, assay, without=test_chroms)
             for lanes in members
-            if any(item is not None and item.assay == assay and "signal" in item.layers for item in lanes.experiments)
+            if lanes.available("signal")[lane]
         ]
         typical += typical_quantiles([each for each in tracks if each is not None]).tolist()
     return tuple(typical)

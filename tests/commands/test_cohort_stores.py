@@ -424,16 +424,21 @@ def test_the_reference_is_hidden_as_often_as_asked_and_the_card_says_how_often(c
     assert candi("train", stores["all"], "-o", tmp_path / "tuned.safetensors", *TRAIN, *tuned).code == 0
 
 
-def test_a_matched_signal_is_imputed_alike_however_strong_the_tracks_are(candi, folder, stores, tmp_path):
-    strong = tmp_path / "strong"
-    strong.mkdir()
+def scaled_bigwigs(folder: Path, into: Path, factors: dict[str, int]) -> Path:
+    """Write the bigWigs of a folder with the values of each chromosome times a factor."""
+    into.mkdir()
     for path in folder.glob("*.bw"):
-        with pyBigWig.open(str(path)) as weak, pyBigWig.open(str(strong / path.name), "w") as track:
-            track.addHeader(list(SIZES.items()))
-            for chrom in SIZES:
-                first = weak.intervals(chrom)[0][0]
-                values = 5 * weak.values(chrom, first, SIZES[chrom], numpy=True)[::25]
-                track.addEntries(chrom, first, values=values.tolist(), span=25, step=25)
+        with pyBigWig.open(str(path)) as track, pyBigWig.open(str(into / path.name), "w") as scaled:
+            scaled.addHeader(list(SIZES.items()))
+            for chrom, factor in factors.items():
+                first = track.intervals(chrom)[0][0]
+                values = factor * track.values(chrom, first, SIZES[chrom], numpy=True)[::25]
+                scaled.addEntries(chrom, first, values=values.tolist(), span=25, step=25)
+    return into
+
+
+def test_a_matched_signal_is_imputed_alike_however_strong_the_tracks_are(candi, folder, stores, tmp_path):
+    strong = scaled_bigwigs(folder, tmp_path / "strong", dict.fromkeys(SIZES, 5))
     found = {}
     for name, options in {"matched": ("--match-signal",), "as it is": ()}.items():
         model = tmp_path / "model.safetensors"
@@ -458,16 +463,7 @@ def test_a_model_that_matches_signal_takes_no_new_assay(candi, stores, tmp_path)
 
 
 def test_what_is_typical_is_not_taken_from_test_chromosomes(candi, folder, stores, tmp_path):
-    other = tmp_path / "other"
-    other.mkdir()
-    for path in folder.glob("*.bw"):
-        with pyBigWig.open(str(path)) as track, pyBigWig.open(str(other / path.name), "w") as changed:
-            changed.addHeader(list(SIZES.items()))
-            for chrom in SIZES:
-                first = track.intervals(chrom)[0][0]
-                values = track.values(chrom, first, SIZES[chrom], numpy=True)[::25]
-                values = values if chrom == "chr1" else 9 * values
-                changed.addEntries(chrom, first, values=values.tolist(), span=25, step=25)
+    other = scaled_bigwigs(folder, tmp_path / "other", {"chr1": 1, "chr2": 9})
     typical = []
     for store in (stores["own"], bin_store(other, ("one",))):
         model = tmp_path / "model.safetensors"

@@ -55,6 +55,16 @@ def test_quantiles_of_a_track_are_those_of_numpy_over_what_was_measured():
         assert track_quantiles(store, "one", "a", without=list(SIZES)) is None
 
 
+def test_a_track_is_read_once_whoever_asks_for_its_quantiles(monkeypatch):
+    with store_of({("one", "a"): (1, 1.0)}) as store:
+        found = track_quantiles(store, "one", "a")
+        other = track_quantiles(store, "one", "a", without=["chr1"])
+        assert not np.array_equal(found, other)
+        monkeypatch.setattr(store, "read", None)
+        np.testing.assert_array_equal(track_quantiles(store, "one", "a"), found)
+        np.testing.assert_array_equal(track_quantiles(store, "one", "a", without=("chr1",)), other)
+
+
 def test_equal_values_become_the_mean_of_what_is_typical_in_their_place():
     found = Quantiles.of(np.array([0.0, 0.0, 0.0, 1.0]), np.array([0.0, 0.3, 0.6, 2.0]))
     np.testing.assert_allclose(np.arcsinh(found.match(np.sinh([0.0, 0.5, 1.0, 9.0]))), [0.3, 1.15, 2.0, 2.0], rtol=1e-6)

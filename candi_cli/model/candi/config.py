@@ -23,7 +23,7 @@ _LIMITS = {  # far beyond any use, and still nothing that a computer would choke
     "covariate_width": (1, 100_000), "d_model": (1, 100_000), "n_sab": (1, 256), "n_head": (1, 1000),
     "dim_head": (1, 10_000), "smoothing_levels": (0, 16), "cross_width": (0, 100_000),
 }  # fmt: skip
-_LARGEST_SIGNAL = 24.0  # arcsinh(-log10 p)
+LARGEST_SIGNAL = 24.0  # arcsinh(-log10 p), beyond any p-value
 _LARGEST_DEPTH = 1000.0  # log2 reads per Gb
 
 
@@ -142,8 +142,8 @@ class Config:
     def _check_typical(self) -> None:
         """Raise ValueError unless the typical signal is as many numbers as the assays need, each assay's rising."""
         numbers = self.typical_signal
-        if not isinstance(numbers, tuple) or not all(is_number(each, 0, _LARGEST_SIGNAL) for each in numbers):
-            raise ValueError(f"typical_signal is {shorten(numbers)}, not numbers from 0 to {_LARGEST_SIGNAL:g}")
+        if not isinstance(numbers, tuple) or not all(is_number(each, 0, LARGEST_SIGNAL) for each in numbers):
+            raise ValueError(f"typical_signal is {shorten(numbers)}, not numbers from 0 to {LARGEST_SIGNAL:g}")
         if numbers and (self.input != "signal" or len(numbers) != len(self.assays) * N_LEVELS):
             raise ValueError(f"typical_signal has {len(numbers)} numbers, not {N_LEVELS} of each assay's signal")
         for first in range(0, len(numbers), N_LEVELS):

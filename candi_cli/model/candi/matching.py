@@ -7,18 +7,20 @@ typical of its assay: the mean of the training tracks' quantile functions (quant
 
 from collections.abc import Collection, Sequence
 from typing import Any, NamedTuple
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from numpy.typing import NDArray
 
-from candi_cli.model.candi.config import N_LEVELS
+from candi_cli.model.candi.config import LARGEST_SIGNAL, N_LEVELS
 from candi_cli.model.candi.transform import signal_transform
 from candi_cli.store import Store
 
 LEVELS = 1 - np.geomspace(1, 1e-5, N_LEVELS)  # dense where the peaks are
 _STEP = 2.0**-9  # of arcsinh(-log10 p), in histograms
 _AT_ONCE = 1 << 20  # bins
-_MOST = 24.0  # arcsinh(-log10 p) beyond any p-value
+_Found = dict[tuple[str, str, frozenset[str]], "NDArray[np.float64] | None"]
+_found: WeakKeyDictionary[Store, _Found] = WeakKeyDictionary()  # a track is read once, whoever asks for its quantiles
 
 
 class Quantiles(NamedTuple):
@@ -44,11 +46,20 @@ def track_quantiles(
 ) -> NDArray[np.float64] | None:
     """Return the quantiles of a track's arcsinh(-log10 p) at `LEVELS`: (N_LEVELS,); None where nothing was measured.
 
+    They are found once for as long as the store is open: its signal must be complete.
+
     Parameters
     ----------
     without : chromosomes that are not looked at
     """
-    counts, resolution = np.zeros(int(_MOST / _STEP) + 1, dtype=np.int64), store.rule.resolution
+    known, key = _found.setdefault(store, {}), (biosample, assay, frozenset(without))
+    if key not in known:
+        known[key] = _quantiles(store, biosample, assay, without)
+    return known[key]
+
+
+def _quantiles(store: Store, biosample: str, assay: str, without: Collection[str]) -> NDArray[np.float64] | None:
+    counts, resolution = np.zeros(int(LARGEST_SIGNAL / _STEP) + 1, dtype=np.int64), store.rule.resolution
     for chrom in store.chromsizes:
         if chrom in without or not store.has(biosample, assay, "signal", chrom):
             continue
@@ -56,7 +67,7 @@ def track_quantiles(
             last = -(-end // resolution)
             for first in range(start // resolution, last, _AT_ONCE):
                 values = store.read(biosample, assay, "signal", chrom, first, min(first + _AT_ONCE, last))
-                steps = np.rint(np.clip(signal_transform(values), 0, _MOST) * (1 / _STEP)).astype(np.int64)
+                steps = np.rint(np.clip(signal_transform(values), 0, LARGEST_SIGNAL) * (1 / _STEP)).astype(np.int64)
                 counts += np.bincount(steps, minlength=len(counts))
     total = np.cumsum(counts)
     if not total[-1]:

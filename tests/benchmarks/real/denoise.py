@@ -18,7 +18,7 @@ from units import Row, kept_arrays, kept_rows
 from candi_cli.commands._held_out import held_out, predict_held_out
 from candi_cli.counting import OVERLAP
 from candi_cli.evaluation.effective_depth import effective_depth
-from candi_cli.evaluation.scores import track_scores
+from candi_cli.evaluation.scores import mean_with_error, track_scores
 from candi_cli.evaluation.tallies import scores, tally
 from candi_cli.genome import Region
 from candi_cli.judging.tracks import DENOISED
@@ -42,8 +42,6 @@ def count_scores(
 ) -> dict[str, tuple[float, float]]:
     """Return scores of predicted counts with errors by a jackknife of blocks: Pearson's r, log-losses, calibration."""
     mean, n_blocks = np.exp(log_mean), int(blocks.max()) + 1
-    log_losses = -poisson.logpmf(truth, mean)
-    by_block = np.bincount(blocks, log_losses) / np.bincount(blocks)
     judged = scores(tally("counts", truth, (log_mean, log_dispersion), blocks, n_blocks))
     whole = len(truth) // COARSE * COARSE
     coarse = [each[:whole].reshape(-1, COARSE).sum(axis=1) for each in (truth, mean)]
@@ -55,7 +53,7 @@ def count_scores(
     names |= {name: name for name in judged if name.startswith(("coverage_9", "expected_coverage_9"))}
     return {
         **{name: (score.value, score.se) for name, score in found.items()},
-        "poisson": (float(log_losses.mean()), float(by_block.std(ddof=1) / np.sqrt(n_blocks))),
+        "poisson": mean_with_error(-poisson.logpmf(truth, mean), blocks),
         **{shown: (judged[name].value, judged[name].se) for name, shown in names.items()},
     }
 

@@ -20,6 +20,7 @@ from units import Row, kept_rows, making
 from candi_cli.commands._held_out import held_out, predict_held_out
 from candi_cli.evaluation.distributions import negative_binomial_log_pmf
 from candi_cli.evaluation.metrics import pearson
+from candi_cli.evaluation.scores import jackknife_error
 from candi_cli.genome import Region
 from candi_cli.io.sequence import Sequence as Fasta
 from candi_cli.judging.grid import Grid
@@ -153,10 +154,8 @@ def jackknife(statistic: Callable[[NDArray[np.bool_]], float], blocks: NDArray[n
     statistic : of the bins that a mask chooses
     blocks : shape (L,), from 0 on
     """
-    n_blocks = int(blocks.max()) + 1
-    without = np.array([statistic(blocks != block) for block in range(n_blocks)])
-    error = np.sqrt((n_blocks - 1) * np.square(without - without.mean()).mean())
-    return statistic(np.ones(len(blocks), dtype=np.bool_)), float(error)
+    without = [statistic(blocks != block) for block in range(int(blocks.max()) + 1)]
+    return statistic(np.ones(len(blocks), dtype=np.bool_)), jackknife_error(without)
 
 
 def _statistics(track: JudgedTrack) -> dict[str, Callable[[NDArray[np.bool_]], float]]:
