@@ -15,6 +15,7 @@ from candi_cli.commands._output import check_writable, replacing
 from candi_cli.counting import OVERLAP, RULES, SHIFTED, CountingRule, parse_shift
 from candi_cli.covariates import FILE_COLUMNS
 from candi_cli.errors import RequestError
+from candi_cli.processes import heed_signals
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -128,6 +129,7 @@ def _write(
             for outcome in parts.count(experiments, threads=threads):
                 report(outcome)
                 outcomes[outcome.experiment.name] = outcome
+                heed_signals()
         except BaseException:
             for item in experiments:
                 if shown(item.file) != item.file:  # it came through a pipe, and will not come again

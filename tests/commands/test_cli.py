@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from candi_cli import __version__
-from candi_cli.commands import COMMANDS
+from candi_cli import __version__, processes
+from candi_cli.commands import COMMANDS, _experiments
 
 TEST_DATA = Path(__file__).parents[2] / "test_data"
 CANDI = [sys.executable, "-m", "candi_cli"]
@@ -117,6 +117,17 @@ def test_an_interrupted_binning_leaves_nothing_but_the_experiments_that_are_fini
     kept = [path for path in (tmp_path / ".s.h5.parts").iterdir() if path.name != "lock"]
     assert {path.suffix for path in kept} == {".h5"}
     assert f"{len(kept)} of 7 experiments are kept in {tmp_path / '.s.h5.parts'} for the next run" in told
+
+
+def test_an_interrupt_that_python_dropped_ends_a_binning_before_the_next_experiment(candi, tmp_path, monkeypatch):
+    def report_and_drop(outcome):
+        processes._received.append(signal.SIGINT)  # as when it comes in the callback of a weak reference
+
+    monkeypatch.setattr(_experiments, "report", report_and_drop)
+    ran = candi("bin", "--covariates", TEST_DATA / "meta.tsv", "-o", tmp_path / "s.h5")
+    assert ran.code == 130
+    assert f"1 of 7 experiments are kept in {tmp_path / '.s.h5.parts'} for the next run" in ran.err
+    assert len(list((tmp_path / ".s.h5.parts").glob("*.h5"))) == 1
 
 
 def test_an_unknown_device_is_an_error_never_a_fallback(candi, store_path, tmp_path):
