@@ -1,5 +1,6 @@
 """The parts of a store: counted side by side, kept when a run is broken, and put together to the same bytes."""
 
+import multiprocessing
 import os
 import shutil
 import signal
@@ -15,10 +16,12 @@ import numpy as np
 import pytest
 
 from candi_cli.binning import Binning, Parts
+from candi_cli.binning.parts import _work
 from candi_cli.commands import main
 from candi_cli.counting import CountingRule
 from candi_cli.covariates import read_sheet
 from candi_cli.parts import is_whole, making
+from candi_cli.processes import serve
 
 TEST_DATA = Path(__file__).parents[1] / "test_data"
 CANDI = [sys.executable, "-m", "candi_cli"]
@@ -433,3 +436,46 @@ def test_files_that_are_not_its_own_stay_in_the_folder_of_parts(run, cohort):
     ran = run("--quiet")
     assert (ran.code, ran.err) == (0, "")
     assert sorted(path.name for path in (cohort / FOLDER).iterdir()) == ["mine.txt", "sub"]
+
+
+def test_a_worker_whose_parent_has_ended_ends_without_a_word(capfd):
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe()
+    worker = context.Process(target=_work, args=(theirs, 1))
+    worker.start()
+    theirs.close()
+    ours.close()
+    worker.join(timeout=60)
+    assert worker.exitcode == 0
+    assert capfd.readouterr().err == ""
+
+
+class _Dropping:
+    """What drops an exception that comes while it goes, as the callback of a weak reference does."""
+
+    def __init__(self, ready):
+        self.ready = ready
+
+    def __del__(self):
+        self.ready.set()
+        time.sleep(30)
+
+
+def _drop_the_first_end(ready) -> None:
+    serve()
+    _Dropping(ready)
+    time.sleep(60)
+
+
+def test_a_worker_that_drops_the_call_to_end_hears_it_again_without_a_word(capfd):
+    context = multiprocessing.get_context("spawn")
+    ready = context.Event()
+    worker = context.Process(target=_drop_the_first_end, args=(ready,))
+    worker.start()
+    assert ready.wait(timeout=60)
+    began = time.monotonic()
+    worker.terminate()
+    worker.join(timeout=25)
+    assert worker.exitcode == 1
+    assert time.monotonic() - began < 20
+    assert capfd.readouterr().err == ""

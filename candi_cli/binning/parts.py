@@ -203,9 +203,12 @@ def _received(worker: Any, task: _Task, process: Any) -> Outcome:
 def _work(tasks: Connection, threads: int) -> None:
     """Run the tasks that come through a pipe, and send back what came of each; end with the parent."""
     serve()
-    while True:
-        task: _Task = tasks.recv()
-        try:
-            tasks.send(task.run(threads))
-        except Exception as error:
-            tasks.send(error)
+    with contextlib.suppress(EOFError, ConnectionError):  # the parent has ended, before this process heard of it
+        while True:
+            task: _Task = tasks.recv()
+            result: Outcome | Exception
+            try:
+                result = task.run(threads)
+            except Exception as error:
+                result = error
+            tasks.send(result)
