@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+import threading
 import zlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -23,6 +24,7 @@ from candi_cli.counting import CountingRule
 from candi_cli.covariates import Covariates
 from candi_cli.errors import StoreError
 from candi_cli.store import CHUNK_BINS, FORMAT_VERSION, LAYERS, Store
+from candi_cli.store.chunks import compressed
 
 TEST_DATA = Path(__file__).parents[1] / "test_data"
 SIZES = {"chr2": 1_010, "chr10": 500, "chr1": 75}  # in an order that no sorting gives
@@ -310,6 +312,26 @@ def test_the_checksum_of_a_dataset_is_zlib_crc32_of_its_values(long, written):
         with h5py.File(path) as file:
             file["biosamples"].visititems(lambda name, item: check(f"x/{name}", item))
     assert len(seen) == len(KINDS) * len(LONG) + len(LAYERS) + 2
+
+
+def test_chunks_have_the_same_bytes_wherever_the_thread_that_writes_them_has_its_stack():
+    """A compressor that takes an address into its hashes, as igzip does, writes others in half of the threads."""
+    motifs = np.random.default_rng(5).integers(0, 256, (64, 20), dtype=np.uint8)
+    rows, found = np.tile(motifs, 3), []
+    barrier = threading.Barrier(50)  # all alive at once, each with a stack of its own
+
+    def write() -> None:
+        barrier.wait(timeout=60)
+        found.append(tuple(compressed(row, row.shape) for row in rows))
+
+    threads = [threading.Thread(target=write) for _ in range(barrier.parties)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(timeout=60)
+    assert len(found) == barrier.parties
+    assert [zlib.decompress(chunk) for chunk in found[0]] == [row.tobytes() for row in rows]
+    assert len(set(found)) == 1
 
 
 def test_hdf5_alone_reads_a_store(long, tmp_path):
