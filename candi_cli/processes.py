@@ -15,7 +15,7 @@ from types import FrameType
 from typing import BinaryIO
 
 _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-_A_MOMENT = 0.05  # seconds, after which what dropped an exception is over
+_A_MOMENT = 0.05  # seconds, after which the callback is over that dropped an exception
 _received: list[int] = []  # signals that ask this process to end, since `ending_on_signals`
 
 
@@ -23,21 +23,18 @@ _received: list[int] = []  # signals that ask this process to end, since `ending
 def ending_on_signals() -> Iterator[None]:
     """End the block by KeyboardInterrupt on SIGINT, by SystemExit(128 + its number) on SIGTERM and SIGHUP.
 
-    Each is raised at once. Python drops what is raised while it runs the callback of a weak reference or a `__del__`:
-    then the signal is sent again. And it is raised by `heed_signals`: a library may make another error of it.
+    Each is raised at once, and again by `heed_signals`: Python drops what is raised while it runs the callback of a
+    weak reference or a `__del__`, and a library may make another error of it.
     """
     _received.clear()
     for number in _ENDING:
         if signal.getsignal(number) is not signal.SIG_IGN:  # as in the background of a shell
             signal.signal(number, _end)
-    before, sys.unraisablehook = sys.unraisablehook, _ask_again
     try:
         yield
     except Exception:
         heed_signals()
         raise
-    finally:
-        sys.unraisablehook = before
 
 
 def heed_signals() -> None:
@@ -73,7 +70,7 @@ def interrupts_held() -> Iterator[None]:
 
 def serve() -> None:
     """Make this process one that works for its parent: deaf to interrupts, and ended with the parent."""
-    sys.unraisablehook = _ask_again
+    sys.unraisablehook = _leave_again
     for number in (signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)  # the parent hears it too and ends this process
     signal.signal(signal.SIGTERM, _leave)
@@ -87,19 +84,18 @@ def _end_with_parent() -> None:
         os.kill(os.getpid(), signal.SIGTERM)
 
 
-def _ask_again(dropped: "sys.UnraisableHookArgs") -> None:
-    """Send the signal again whose exception Python dropped, a moment later; tell of anything else that it drops."""
-    if not _received or not isinstance(dropped.exc_value, KeyboardInterrupt | SystemExit):
-        sys.__unraisablehook__(dropped)
-        return
-    again = threading.Timer(_A_MOMENT, os.kill, (os.getpid(), _received[-1]))
-    again.daemon = True
-    again.start()
-
-
-def _leave(number: int, _frame: FrameType | None) -> None:
-    _received.append(number)
+def _leave(_signal: int, _frame: FrameType | None) -> None:
     raise SystemExit(1)  # so that temporary files go
+
+
+def _leave_again(dropped: "sys.UnraisableHookArgs") -> None:
+    """Ask again to end where Python dropped what `_leave` raised, in the callback of a weak reference or of C code."""
+    if isinstance(dropped.exc_value, SystemExit):
+        again = threading.Timer(_A_MOMENT, os.kill, (os.getpid(), signal.SIGTERM))
+        again.daemon = True
+        again.start()
+    else:
+        sys.__unraisablehook__(dropped)
 
 
 def locked(path: Path) -> BinaryIO | None:
