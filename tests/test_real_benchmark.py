@@ -137,7 +137,7 @@ def test_a_fit_on_other_cells_mends_what_they_have_in_common(real):
         return real.transfer.HeldOutTrack(np.maximum(0, rng.normal(mean + 0.3, 3 * sd)), np.stack([mean, sd]))
 
     others, own = [track() for _ in range(3)], track()
-    before = real.transfer.judge(real.transfer.unchanged(others), own)
+    before = real.transfer.judge(real.transfer.UNCHANGED, own)
     after = real.transfer.judge(real.transfer.fit(others), own)
     assert before["pit_error"] > 0.1 > 0.03 > after["pit_error"]
     assert before["coverage_90"] < 0.6

@@ -2,10 +2,11 @@
 
 For each cell, the predictions of the other three on chr1-19, each by the model that never saw that cell, are what a
 correction of each mark is fitted to; it is judged on the cell's chr20-22. The hidden track of the cell is not among
-them. (The models of the other three cells did learn from this cell's chr1-19: they are not wholly without it.)
+them. (The models of the other three cells did learn from this cell's chr1-19: they are not wholly without it.) Beside
+it stands a fit to the hidden track's own chr1-19: what such a correction can do at all.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,7 +25,7 @@ from candi_cli.evaluation.distributions import censored_normal_cdf
 from candi_cli.evaluation.levels import Levels, fit_levels
 from candi_cli.evaluation.recalibration import SignalFactors, fit_signal_factors
 
-BEFORE, AFTER = "before", "after"
+BEFORE, AFTER, OWN = "before", "after", "fitted to the track itself"
 SHOWN = ("pit_error", "coverage_90", "coverage_95", "crps")
 COVERED = (0.9, 0.95)
 Array = NDArray[np.floating]
@@ -37,16 +38,14 @@ class Correction(NamedTuple):
     levels: Levels | None
 
 
+UNCHANGED = Correction(SignalFactors(), None)
+
+
 class HeldOutTrack(NamedTuple):
     """A mark of a cell that the model never saw: what was observed, (L,), and the mean and sd predicted, (2, L)."""
 
     observed: Array
     parameters: Array
-
-
-def unchanged(tracks: Sequence[HeldOutTrack]) -> Correction:
-    """Return no correction."""
-    return Correction(SignalFactors(), None)
 
 
 def fit(tracks: Sequence[HeldOutTrack]) -> Correction:
@@ -57,9 +56,6 @@ def fit(tracks: Sequence[HeldOutTrack]) -> Correction:
     after = factors.apply(parameters)
     critical = critical_levels(censored_normal_cdf(observed, *after))
     return Correction(factors, fit_levels("signal", critical, after[0]))
-
-
-FITS: dict[str, Callable[[Sequence[HeldOutTrack]], Correction]] = {BEFORE: unchanged, AFTER: fit}
 
 
 def judge(correction: Correction, track: HeldOutTrack) -> dict[str, float]:
@@ -97,9 +93,13 @@ def _scored(pilot: Pilot, models: Models, number: int, seed: str, folder: Path) 
     learned, judged = (held_out_tracks(pilot, models, number, folder, test=test) for test in (False, True))
     for cell in CELLS:
         for mark in MARKS:
-            others = [learned[other, mark] for other in CELLS if other != cell]
-            for name, fitted in FITS.items():
-                for score, value in judge(fitted(others), judged[cell, mark]).items():
+            found = {
+                BEFORE: UNCHANGED,
+                AFTER: fit([learned[other, mark] for other in CELLS if other != cell]),
+                OWN: fit([learned[cell, mark]]),
+            }
+            for name, correction in found.items():
+                for score, value in judge(correction, judged[cell, mark]).items():
                     yield Row(f"{cell}/{mark}", mark, name, seed, score, value)
 
 
@@ -118,7 +118,8 @@ def run(pilot: Pilot, models: Models, folder: Path) -> None:
     )  # fmt: skip
     _print_tracks(rows)
     before, after = (
-        tables.by_track(row for row in rows if (row.method, row.score) == (name, "pit_error")) for name in FITS
+        tables.by_track(row for row in rows if (row.method, row.score) == (name, "pit_error"))
+        for name in (BEFORE, AFTER)
     )
     figures.pairs(
         list(before.values()), list(after.values()), folder / "R1C.svg", title="imputed marks of held-out cells",
@@ -127,13 +128,16 @@ def run(pilot: Pilot, models: Models, folder: Path) -> None:
 
 
 def _print_tracks(rows: Sequence[Row]) -> None:
-    """Print PIT error and coverage of each track before and after, in the mean over seeds."""
-    print("  track, PIT error, coverage of 90 % and of 95 % intervals: before -> after")
+    """Print PIT error and coverage of each track, in the mean over seeds."""
+    print("  track, PIT error, coverage of 90 % and of 95 % intervals: before -> after (if fitted to the track itself)")
     found = {
         (name, score): tables.by_track(row for row in rows if (row.method, row.score) == (name, score))
-        for name in FITS
+        for name in (BEFORE, AFTER, OWN)
         for score in SHOWN
     }
     for track in found[BEFORE, "pit_error"]:
-        texts = [f"{found[BEFORE, score][track]:.3f} -> {found[AFTER, score][track]:.3f}" for score in SHOWN[:3]]
+        texts = [
+            f"{found[BEFORE, score][track]:.3f} -> {found[AFTER, score][track]:.3f} ({found[OWN, score][track]:.3f})"
+            for score in SHOWN[:3]
+        ]
         print(f"  {track:16}" + "   ".join(texts))
