@@ -36,7 +36,8 @@ from candi_cli.store.predictions import Described
 CELLS = ("E003", "E065", "E116")  # whose expression is known
 TSS_BP = 1_000  # to each side, of the plain correlation
 SHOWN = ("pearson", "spearman", "r2")
-POOLED = "the three cells"
+POOLED = "the three cells in one regression"
+LATENT = "latent"
 Array = NDArray[np.float64]
 
 
@@ -112,7 +113,7 @@ def shown_all(pilot: Pilot, model: Named, cohort: Cohort, genes: Genes, threads:
             if features is None:
                 features = np.full((len(genes.start), statistics.shape[1]), np.nan)
             features[here[bins.gene]] = statistics
-    return {"denoised": values, "latent": np.zeros((len(genes.start), 1)) if features is None else features}
+    return {"denoised": values, LATENT: np.zeros((len(genes.start), 1)) if features is None else features}
 
 
 def features_of(
@@ -141,7 +142,7 @@ def features_of(
         "observed": at_genes([observed[mark] for mark in MARKS]),
         "denoised": at_genes(kept["denoised"]),
         "imputed": at_genes(hidden),
-        "latent": kept["latent"],
+        LATENT: kept[LATENT],
     }
     found["denoised and imputed"] = np.hstack([found["denoised"], found["imputed"]])
     return found
@@ -161,6 +162,8 @@ def scored(
 def _rows(sources: dict[str, dict[str, Array]], measured: Measured, seed: str) -> Iterator[Row]:
     """Yield the scores in each cell, and in all together, of each source.
 
+    Latents of different cells' models have no coordinates in common: they are not put together.
+
     Parameters
     ----------
     sources : features by cell and source
@@ -171,6 +174,8 @@ def _rows(sources: dict[str, dict[str, Array]], measured: Measured, seed: str) -
         for column, cell in enumerate(CELLS):
             one = np.full(len(genes), cell)
             yield from scored(cell, name, seed, parts[column], target[:, column], genes, one)
+        if name == LATENT:
+            continue
         cells = np.repeat(CELLS, len(genes))
         together = np.concatenate(parts)
         yield from scored(POOLED, name, seed, together, target.T.ravel(), np.tile(genes, len(CELLS)), cells)
@@ -228,6 +233,8 @@ def run(pilot: Pilot, models: Models, folder: Path, imputed: Path) -> None:
         tag = "_".join(model.tag()[:6] for model in same_seed)
         rows += kept_rows(folder / "scores" / f"expression.{tag}.tsv", score)
     title = "log(1 + RPKM) of held-out genes of the pilot regions, nested cross-validation"
-    tables.report("R7", title, rows, folder, shown=SHOWN)
+    single = [row for row in rows if row.group != POOLED]
+    tables.report("R7", title, single, folder, shown=SHOWN)
     pooled = [row for row in rows if row.group == POOLED]
-    figures.bars(pooled, folder / "R7.svg", scores=SHOWN, model="denoised", title=f"{title}; {POOLED}")
+    tables.report("R7P", f"{title}; {POOLED}", pooled, folder, shown=SHOWN)
+    figures.bars(single, folder / "R7.svg", scores=SHOWN, model="denoised", title=title)

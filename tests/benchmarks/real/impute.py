@@ -110,7 +110,8 @@ def run(pilot: Pilot, models: Models, folder: Path, cohorts: Sequence[Cohort] | 
     rows = [row for cohort in chosen for row in rows_of_rivals(pilot, cohort, folder)]
     rows += [row for cohort in chosen for row in rows_of_model(pilot, models, cohort, folder)]
     kind = "a known cell" if all(cohort.known for cohort in chosen) else "a cell that nothing learned from"
-    title = f"a mark of {kind}, from its others and three other cells, chr20-22; arcsinh(-log10 p)"
+    n_others = len(chosen[0].others)
+    title = f"a mark of {kind}, from its others and {n_others} other cells, chr20-22; arcsinh(-log10 p)"
     tables.report(name, title, rows, folder, shown=SHOWN, model=MODEL)
     figures.bars(rows, folder / f"{name}.svg", scores=DRAWN, model=MODEL, title=title)
     if cohorts is None:
