@@ -21,7 +21,7 @@ from zlib_ng import zlib_ng
 from candi_cli.errors import OutputError
 
 CHUNK_BINS = 2048
-LEVEL = 2  # of zlib-ng: as small as zlib's level 4; the same bytes on any processor, which igzip's are not
+LEVEL = 2  # of zlib-ng: in size between zlib's 3 and 4; the same bytes on any processor, which igzip's are not
 _ROOM_BYTES = 64 << 20  # for what HDF5 has not written yet
 
 

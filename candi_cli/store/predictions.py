@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from candi_cli import __version__
 from candi_cli.genome import Chromsizes, Region, bin_count
-from candi_cli.store.chunks import checked, checksum_of, compressed, ensure_room, naming_failure
+from candi_cli.store.chunks import LEVEL, checked, checksum_of, compressed, ensure_room, naming_failure
 from candi_cli.store.opening import naming_damage, open_hdf5, says_it_is
 
 FORMAT = "candi-predictions"
@@ -185,7 +185,7 @@ class PredictionWriter:
                 self._file.create_dataset(
                     f"biosamples/{biosample}/{assay}/{parameter}/{chrom}",
                     shape=(n_bins,), dtype="<f4", chunks=(CHUNK_BINS,), maxshape=(None,), fillvalue=np.float32(np.nan),
-                    compression="gzip", compression_opts=1, shuffle=True,
+                    compression="gzip", compression_opts=LEVEL, shuffle=True,
                 )
                 for assay, parameter in self.described.parameters(biosample)
             ]  # fmt: skip
