@@ -11,6 +11,7 @@ from candi_cli.commands._track_files import FilePlan, Target
 from candi_cli.contigs import shorten
 from candi_cli.genome import Region, bin_count
 from candi_cli.model import Loaded
+from candi_cli.model.device import kind_of, memory_taken
 from candi_cli.model.parts import Computing, seconds_a_window, windows_of
 from candi_cli.store import Store
 from candi_cli.store.predictions import Described, bytes_of
@@ -50,7 +51,7 @@ def tell(
     rows = {
         "model": f"{model.path} ({', '.join(config.assays)})",
         **_cohort_row(model, cohort),
-        "device": str(computing.device),
+        "device": _device(computing),
         "contigs": f"{len(chroms):,}: {shorten(list(chroms))}",
         "bins": f"{n_bins:,} of {resolution} bp for each of {counted(len(biosamples), 'biosample')}, at most",
         "windows": f"{n_windows:,}, {per_window * 1e3:,.1f} ms each",
@@ -69,6 +70,12 @@ def _cohort_row(model: Loaded, cohort: Sequence[Store]) -> dict[str, str]:
     """Return which biosamples stand beside those that are predicted."""
     names = [f"{store.name} ({', '.join(signals_of(store, model.config.assays))})" for store in cohort]
     return {"cohort": ", ".join(names)} if names else {}
+
+
+def _device(computing: Computing) -> str:
+    """Return the device and, of a GPU, the memory that measuring a window took, which is what the run takes."""
+    taken = memory_taken(computing.device)
+    return f"{kind_of(computing.device)}, {size(taken)} of its memory" if taken else str(computing.device)
 
 
 def _duration(seconds: float) -> str:

@@ -87,7 +87,9 @@ JUDGE_OPTIONS = (
         help="OUT.tsv, OUT.json, or a folder for both, a page and figures; default: TSV on stdout.",
     ),
     options.seed,
-    click.option("--batch-size", type=click.IntRange(1), show_default="32, on a GPU 256", help="Windows at a time."),
+    click.option(
+        "--batch-size", type=click.IntRange(1), show_default="32, on a GPU 128", help="Windows read at a time."
+    ),
     options.threads,
     options.device,
     options.verbosity,

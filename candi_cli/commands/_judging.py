@@ -241,7 +241,9 @@ class Judgement:
     def _open_model(self) -> None:
         options = self.options
         model = load(options.model or default_model(layer_of(self.stores)))
-        self.computing = Computing.on(choose(options.device), batch_size=options.batch_size, threads=options.threads)
+        self.computing = Computing.on(
+            choose(options.device), batch_size=options.batch_size, threads=options.threads, warn=console.warn
+        )
         for store in (*self.stores, *([self.truth] if self.truth else [])):
             check_counting(model, store.rule, store.name)
         if not holds(self.stores, model.config.input):

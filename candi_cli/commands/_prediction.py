@@ -48,7 +48,7 @@ from candi_cli.export.files import HDF5, NARROWPEAK
 from candi_cli.export.source import Source, joined
 from candi_cli.genome import Region, bin_count
 from candi_cli.model import Loaded, ModelCard, load
-from candi_cli.model.device import choose, versions
+from candi_cli.model.device import choose, kind_of, versions
 from candi_cli.model.parts import Computing, Part, compute_parts, parts_of, windows_of
 from candi_cli.model.prediction import Windows
 from candi_cli.models import default_model
@@ -84,7 +84,7 @@ def predict_tracks(options: TrackOptions, choose_targets: Choose, *, named: bool
     _warn_of_unused(options, inputs, loaded)
     plan = plan_files(options, targets, kinds, absent=absent)
     files = _files_of(inputs, layer)
-    computing = Computing.on(device, batch_size=options.batch_size, threads=options.threads)
+    computing = Computing.on(device, batch_size=options.batch_size, threads=options.threads, warn=console.warn)
     with ExitStack() as stack:
         cohort = _open_cohort(options, loaded, inputs, stack)
         if options.dry_run:
@@ -253,7 +253,7 @@ class _Run:
         return [
             self.sources,
             file_facts(reference) if reference else None,
-            self.computing.device.type,
+            kind_of(self.computing.device),
             versions(__version__),
         ]
 

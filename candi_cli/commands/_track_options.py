@@ -90,8 +90,8 @@ _OPTIONS = (
     click.option("--dry-run", is_flag=True, help="Print what would be done, and what it needs; write nothing."),
     click.option("--provenance", type=options.PATH, metavar="JSON", help="Write what the tracks were made from."),
     click.option(
-        "--batch-size", type=click.IntRange(1, MOST_WINDOWS), show_default="32, on a GPU as many as fit up to 256",
-        help="Windows computed at a time.",
+        "--batch-size", type=click.IntRange(1, MOST_WINDOWS), show_default="32, on a GPU 128",
+        help="Windows read at a time.",
     ),
     options.threads,
     options.device,

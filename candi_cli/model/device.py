@@ -30,6 +30,16 @@ def move(batch: Any, device: torch.device) -> Any:
     return type(batch)(*(part if part is None else part.to(device, non_blocking=not wait) for part in batch))
 
 
+def kind_of(device: torch.device) -> str:
+    """Return what computes alike, to the last digit: the CPU, or a GPU of one name."""
+    return str(torch.cuda.get_device_name(device)) if device.type == "cuda" else device.type
+
+
+def memory_taken(device: torch.device) -> int:
+    """Return the most bytes of a GPU that this process has taken so far for numbers; 0 of the CPU."""
+    return int(torch.cuda.max_memory_reserved(device)) if device.type == "cuda" else 0
+
+
 def versions(candi: str) -> dict[str, str]:
     """Return the versions of what a prediction depends on.
 

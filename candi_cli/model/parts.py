@@ -2,7 +2,9 @@
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,12 +13,13 @@ import torch
 from candi_cli.genome import Region, Window, tile
 from candi_cli.model import FAMILIES, Loaded
 from candi_cli.model.device import Device
-from candi_cli.model.prediction import Select, Values, Windows, predict
+from candi_cli.model.forward import AT_ONCE, Forward, Select, Values, Warn, forwarding
+from candi_cli.model.prediction import Windows, predict
 from candi_cli.model.recalibration import correct
 from candi_cli.parts import PartsFolder, making
 from candi_cli.store.predictions import Described, PredictionWriter
 
-_BATCH_CPU, _BATCH_GPU = 32, 256
+_BATCH_CPU, _BATCH_GPU = 32, 2 * AT_ONCE
 Advance = Callable[[int, str], None]
 
 
@@ -34,18 +37,29 @@ class Computing:
 
     Attributes
     ----------
-    batch_size : windows at a time
+    batch_size : windows that are read at a time
     threads : of the CPU, in total
+    warn : is told when a GPU has little memory
     """
 
     device: Device
     batch_size: int
     threads: int
+    warn: Warn = lambda _: None
 
     @classmethod
-    def on(cls, device: Device, *, batch_size: int | None, threads: int) -> "Computing":
-        """Return how to compute on a device, as many windows at a time as suit it unless a number is given."""
-        return cls(device, batch_size or (_BATCH_CPU if device.type == "cpu" else _BATCH_GPU), threads)
+    def on(cls, device: Device, *, batch_size: int | None, threads: int, warn: Warn = lambda _: None) -> "Computing":
+        """Return how to compute on a device, as many windows at a time as suit it unless a number is given.
+
+        On a GPU they are a multiple of those that it computes at once.
+        """
+        if device.type == "cpu":
+            return cls(device, batch_size or _BATCH_CPU, threads, warn)
+        return cls(device, -(-(batch_size or _BATCH_GPU) // AT_ONCE) * AT_ONCE, threads, warn)
+
+    def forwarding(self, network: torch.nn.Module, select: Select) -> AbstractContextManager[Forward]:
+        """Provide the forward pass of a network on the device."""
+        return forwarding(network, select, device=self.device, threads=self.threads, warn=self.warn)
 
 
 def parts_of(
@@ -98,20 +112,25 @@ def compute_parts(
     OutputError
         The disk is full; parts that are complete are kept.
     """
-    datasets: dict[str, Windows] = {}
-    for biosample, regions, path in parts:
-        if path.exists():
-            advance(sum(1 for _ in windows_of(model, described, regions)), "kept from before")
+    for biosample, its_parts in groupby(parts, key=lambda part: part.biosample):
+        absent = []
+        for part in its_parts:
+            if part.path.exists():
+                advance(sum(1 for _ in windows_of(model, described, part.regions)), "kept from before")
+            else:
+                absent.append(part)
+        if not absent:
             continue
-        if biosample not in datasets:
-            datasets = {biosample: dataset_of(biosample)}
-        with (
-            making(path) as temporary,
-            PredictionWriter(temporary, described, shown_as=folder.output) as writer,
-        ):
-            for region, values in predict_regions(model, described, biosample, regions, datasets[biosample], computing):
-                writer.add(biosample, region, values)
-                advance(1, "")
+        dataset, correct = dataset_of(biosample), _correction(described, biosample)
+        with computing.forwarding(model.network, _select(model, described, biosample)) as forward:
+            for _, regions, path in absent:
+                with (
+                    making(path) as temporary,
+                    PredictionWriter(temporary, described, shown_as=folder.output, threads=computing.threads) as writer,
+                ):
+                    for region, values in _pieces(model, described, regions, dataset, computing, forward):
+                        writer.add(biosample, region, correct(values))
+                        advance(1, "")
 
 
 def predict_regions(
@@ -127,13 +146,26 @@ def predict_regions(
     Regions come window by window, in genome order.
     """
     correct = _correction(described, biosample)
-    pieces = predict(
-        model.network, dataset, windows_of(model, described, regions), _select(model, described, biosample),
-        chromsizes=described.chromsizes, resolution=described.resolution, device=computing.device,
-        batch_size=computing.batch_size, threads=computing.threads,
+    with computing.forwarding(model.network, _select(model, described, biosample)) as forward:
+        for region, values in _pieces(model, described, regions, dataset, computing, forward):
+            yield region, correct(values)
+
+
+def _pieces(
+    model: Loaded,
+    described: Described,
+    regions: Sequence[Region],
+    dataset: Windows,
+    computing: Computing,
+    forward: Forward,
+    *,
+    position_bins: int = 1,
+) -> Iterator[tuple[Region, Values]]:
+    """Yield what a forward pass makes of the windows of some regions."""
+    return predict(
+        forward, dataset, windows_of(model, described, regions), chromsizes=described.chromsizes,
+        resolution=described.resolution, batch_size=computing.batch_size, position_bins=position_bins,
     )  # fmt: skip
-    for region, values in pieces:
-        yield region, correct(values)
 
 
 def _correction(described: Described, biosample: str) -> Callable[[Values], Values]:
@@ -189,11 +221,10 @@ def latents(
             widened[-1] = widened[-1]._replace(end=last)
         else:
             widened.append(Region(chrom, first, last))
-    yield from predict(
-        _Encoder(model.network), dataset, windows_of(model, described, widened), lambda latent: latent,
-        chromsizes=described.chromsizes, resolution=described.resolution, device=computing.device,
-        batch_size=computing.batch_size, threads=computing.threads, position_bins=model.config.latent_bins,
-    )  # fmt: skip
+    with computing.forwarding(_Encoder(model.network), lambda latent: latent) as forward:
+        yield from _pieces(
+            model, described, widened, dataset, computing, forward, position_bins=model.config.latent_bins
+        )
 
 
 class _Empty:
@@ -205,8 +236,8 @@ class _Empty:
     def batch(self, windows: Sequence[Window]) -> Any:
         return FAMILIES[self._model.card.family].empty_batch(self._model.config, len(windows))
 
-    def signature(self, window: Window) -> object | None:
-        return None
+    def signatures(self, windows: Sequence[Window]) -> list[object | None]:
+        return [None] * len(windows)
 
 
 def seconds_a_window(model: Loaded, computing: Computing) -> float:
@@ -214,16 +245,15 @@ def seconds_a_window(model: Loaded, computing: Computing) -> float:
     config = model.config
     n = min(computing.batch_size, 2 * computing.threads) if computing.device.type == "cpu" else computing.batch_size
     described = Described(config.resolution, {"one": n * config.core_bins * config.resolution}, {}, {})
-    windows = list(windows_of(model, described, [Region("one", 0, described.chromsizes["one"])]))
+    regions = [Region("one", 0, described.chromsizes["one"])]
+    measuring = replace(computing, batch_size=n)
+    with computing.forwarding(model.network, lambda output: output.peak_logit) as forward:
 
-    def seconds() -> float:
-        start = time.perf_counter()
-        for _ in predict(
-            model.network, _Empty(model), windows, lambda output: output.peak_logit, chromsizes=described.chromsizes,
-            resolution=config.resolution, device=computing.device, batch_size=n, threads=computing.threads,
-        ):  # fmt: skip
-            pass
-        return time.perf_counter() - start
+        def seconds() -> float:
+            start = time.perf_counter()
+            for _ in _pieces(model, described, regions, _Empty(model), measuring, forward):
+                pass
+            return time.perf_counter() - start
 
-    seconds()  # the first takes longer
-    return seconds() / len(windows)
+        seconds()  # the first takes longer
+        return seconds() / sum(1 for _ in windows_of(model, described, regions))

@@ -5,7 +5,9 @@ bounded by one chunk of each dataset. Bins that were not predicted are NaN.
 """
 
 import json
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -29,6 +31,7 @@ PARAMETERS = {  # of the predicted distribution of each kind of track
     "peaks": ("peak_logit",),
 }
 CHUNK_BINS = 1 << 14
+_CHUNKS_AHEAD = 4  # of each dataset, that are compressed meanwhile
 _HEADER = ("candi_version", "command", "described", "format", "format_version")
 _REMEDY = "make it again with 'candi impute -O hdf5'"
 _DROPPED_BITS = 7  # of a float32's 23: what is kept is exact to 8e-6 of a value
@@ -113,6 +116,7 @@ class PredictionWriter:
     described : what the predictions are of
     command : for the provenance
     shown_as : what errors call the file
+    threads : that compress
 
     Raises
     ------
@@ -120,13 +124,17 @@ class PredictionWriter:
         It cannot be written, or the disk is full.
     """
 
-    def __init__(self, path: Path, described: Described, *, command: str = "", shown_as: Path | None = None) -> None:
+    def __init__(
+        self, path: Path, described: Described, *, command: str = "", shown_as: Path | None = None, threads: int = 1
+    ) -> None:
         self.described, self._shown_as = described, shown_as or path
         self._folder = path.resolve().parent
         self._regions: dict[tuple[str, str], list[tuple[int, int]]] = {}
         self._datasets: dict[tuple[str, str], list[h5py.Dataset]] = {}
         self._open: tuple[str, str] | None = None  # biosample and chromosome that are being written
         self._chunk_start, self._buffer = 0, np.empty((0, CHUNK_BINS), dtype=np.float32)
+        self._pool = ThreadPoolExecutor(max_workers=threads)
+        self._coming: deque[tuple[int, list[Future[bytes]]]] = deque()  # chunks that are being compressed
         with naming_failure(self._shown_as):
             self._file = h5py.File(path, "w")
             self._file.attrs.update(
@@ -145,10 +153,12 @@ class PredictionWriter:
             if kind is None:
                 with naming_failure(self._shown_as):
                     self._flush()
+                    self._write(at_most=0)
                     for (biosample, chrom), spans in self._regions.items():
                         self._file.create_dataset(f"regions/{biosample}/{chrom}", data=np.array(spans, dtype=np.int64))
                     self._file.close()
         finally:
+            self._pool.shutdown(cancel_futures=True)
             with suppress(OSError, RuntimeError):  # closing fails once more when the disk is full
                 self._file.close()
 
@@ -166,7 +176,7 @@ class PredictionWriter:
             spans[-1] = (spans[-1][0], region.end)
         else:
             spans.append((region.start, region.end))
-        rows = rounded(values).T
+        rows = values.T
         for first, last in _pieces(start, start + len(values)):
             if first // CHUNK_BINS * CHUNK_BINS != self._chunk_start:
                 self._flush()
@@ -179,6 +189,7 @@ class PredictionWriter:
         biosample, chrom = key
         if key in self._regions:
             raise ValueError(f"{biosample} {chrom} comes twice")
+        self._write(at_most=0)
         n_bins = self.described.n_bins(chrom)
         with naming_failure(self._shown_as):
             self._datasets[key] = [
@@ -196,11 +207,22 @@ class PredictionWriter:
     def _flush(self) -> None:
         if self._open is None:
             return
-        ensure_room(self._folder, self._buffer.nbytes, self._shown_as)
-        with naming_failure(self._shown_as):
-            for dataset, row in zip(self._datasets[self._open], self._buffer, strict=True):
-                dataset.id.write_direct_chunk((self._chunk_start,), compressed(row, (CHUNK_BINS,)))
-        self._buffer[:] = np.nan
+        self._coming.append((self._chunk_start, [self._pool.submit(_stored, row) for row in self._buffer]))
+        self._buffer = np.full_like(self._buffer, np.nan)
+        self._write(at_most=_CHUNKS_AHEAD)
+
+    def _write(self, *, at_most: int) -> None:
+        """Write chunks in order until so many are left to be written."""
+        while self._open is not None and len(self._coming) > at_most:
+            start, rows = self._coming.popleft()
+            ensure_room(self._folder, self._buffer.nbytes, self._shown_as)
+            with naming_failure(self._shown_as):
+                for dataset, row in zip(self._datasets[self._open], rows, strict=True):
+                    dataset.id.write_direct_chunk((start,), row.result())
+
+
+def _stored(row: Float) -> bytes:
+    return compressed(rounded(row), (CHUNK_BINS,))
 
 
 def _pieces(start: int, end: int) -> Iterator[tuple[int, int]]:

@@ -3,23 +3,30 @@
     python tests/benchmarks/genome.py chr21      # all 35 assays of `base` on chr21, from reads that lie everywhere
     python tests/benchmarks/genome.py memory     # all of hg38 from a BAM with few reads: peak memory
     python tests/benchmarks/genome.py writing    # one track of all of hg38 from predictions that are there
-    python tests/benchmarks/genome.py host --reads 30000000 -@ 4 --milliseconds 21    # all but the GPU's own work
+    python tests/benchmarks/genome.py gpu -@ 4       # one track of all of hg38 from 30 M reads on a GPU
+    python tests/benchmarks/genome.py host -@ 4      # the same without one: all but the GPU's own work
 
 The models are untrained: what is predicted does not matter to the cost. Beside writing stands pyBigWig alone, as one
-would call it in a script, in the same run. `host` runs `candi denoise` on a BAM of all of hg38 with a device that only
-waits, as long for 90 windows as a GPU was measured to take, and tells which share of the time it was busy: what the
-host can do, not what a GPU does.
+would call it in a script, in the same run. `gpu` tells for which share of the time the device was busy, by its own
+events and by its driver's samples; `host` does with a device that only waits, as long for 64 windows as an H100 was
+measured to take (1.8 ms for `counts-core`, 3.4 for `base` of 5 assays, 12.9 of 35, 38.6 for `paper` of 35). `reads`
+only makes their BAM.
 """
 
 import argparse
+import multiprocessing
 import resource
 import subprocess
 import sys
 import tempfile
+import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from array import array
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyBigWig
@@ -33,12 +40,14 @@ from candi_cli.export.files import BEDGRAPH, BIGWIG, NARROWPEAK, TrackFile
 from candi_cli.export.quantities import Quantity
 from candi_cli.export.source import Source
 from candi_cli.genome import Region, bin_count
-from candi_cli.model import AssayCard, ModelCard, save
+from candi_cli.model import AssayCard, ModelCard, forward, parts, save
 from candi_cli.model.candi import Model, preset
+from candi_cli.model.forward import AT_ONCE, Finish, Recorded
 from candi_cli.store.predictions import Described, PredictionWriter, parameters_of
 
 ASSAYS = tuple(f"assay{number:02}" for number in range(35))
 RESOLUTION = 25
+SHIPPED = ("counts-core",)
 
 
 def hg38() -> dict[str, int]:
@@ -66,18 +75,35 @@ def make_model(path: Path, name: str = "base", n_assays: int = 35) -> None:
 
 def make_bam(path: Path, sizes: dict[str, int], n_reads: int, *, clustered_in: float = 1.0) -> None:
     """Write a sorted BAM of single reads of 50 bp, all of them in one part of each Mb."""
-    rng = np.random.default_rng(0)
-    header = {"HD": {"VN": "1.6", "SO": "coordinate"}, "SQ": [{"SN": name, "LN": n} for name, n in sizes.items()]}
     total = sum(sizes.values())
+    work = [
+        (path.with_suffix(f".{chrom}.bam"), sizes, chrom, int(n_reads * length / total), clustered_in)
+        for chrom, length in sizes.items()
+    ]
+    with ProcessPoolExecutor(mp_context=multiprocessing.get_context("spawn")) as pool:
+        chroms = list(pool.map(make_chrom, *zip(*work, strict=True)))
+    pysam.cat("-o", str(path), *map(str, chroms))
+    for each in chroms:
+        each.unlink()
+
+
+def make_chrom(path: Path, sizes: dict[str, int], chrom: str, n_reads: int, clustered_in: float) -> Path:
+    """Write the reads of one chromosome."""
+    number, length = list(sizes).index(chrom), sizes[chrom]
+    rng = np.random.default_rng(number)
+    here = np.sort(rng.integers(0, length - 60, n_reads))
+    here = np.sort(here // 1_000_000 * 1_000_000 + (here % 1_000_000 * clustered_in).astype(np.int64))
+    bases = ["".join(rng.choice(list("ACGT"), 50)) for _ in range(997)]
+    qualities = [array("B", rng.choice([2, 12, 23, 37], 50, p=[0.02, 0.05, 0.13, 0.8]).tolist()) for _ in range(991)]
+    header = {"HD": {"VN": "1.6", "SO": "coordinate"}, "SQ": [{"SN": name, "LN": n} for name, n in sizes.items()]}
     with pysam.AlignmentFile(str(path), "wb", header=header) as bam:
-        for number, (_, length) in enumerate(sizes.items()):
-            here = np.sort(rng.integers(0, length - 60, int(n_reads * length / total)))
-            here = np.sort(here // 1_000_000 * 1_000_000 + (here % 1_000_000 * clustered_in).astype(np.int64))
-            for start in np.minimum(here, length - 60).tolist():
-                read = pysam.AlignedSegment()
-                read.query_name, read.flag, read.reference_id, read.reference_start = "r", 0, number, start
-                read.mapping_quality, read.cigartuples = 60, ((0, 50),)
-                bam.write(read)
+        for at, start in enumerate(np.minimum(here, length - 60).tolist()):
+            read = pysam.AlignedSegment()
+            read.query_name, read.flag, read.reference_id, read.reference_start = f"r{number}:{at}", 0, number, start
+            read.mapping_quality, read.cigartuples = 60, ((0, 50),)
+            read.query_sequence, read.query_qualities = bases[at % 997], qualities[at % 991]
+            bam.write(read)
+    return path
 
 
 def run(arguments: Sequence[object]) -> tuple[float, float]:
@@ -177,54 +203,156 @@ def naive(path: Path, source: Source, n_bins: int) -> None:
     show("pyBigWig alone", time.perf_counter() - start, path, n_bins)
 
 
-class Waiting:
-    """A forward pass that takes its time and no processor, in the place of a network on a GPU.
+class Meter:
+    """When a device began, how long it was busy, and when it ended."""
+
+    def __init__(self) -> None:
+        self.begun, self.busy, self.ended = 0.0, 0.0, 0.0
+
+    def report(self, start: float, end: float) -> str:
+        """Return what was measured of a run, as text."""
+        span = self.ended - self.begun
+        return (
+            f"  until the first window {self.begun - start:.0f} s, windows {span:.1f} s "
+            f"(device busy {100 * self.busy / span:.0f} %), then {end - self.ended:.0f} s"
+        )
+
+
+class Waiting(Meter):
+    """A device that takes its time and no processor, in the place of a network on a GPU.
 
     Parameters
     ----------
-    milliseconds : of 90 windows
+    milliseconds : of 64 windows
     """
 
     def __init__(self, milliseconds: float) -> None:
-        self.seconds, self.begun, self.busy, self.ended = milliseconds / 90e3, 0.0, 0.0, 0.0
+        super().__init__()
+        self.seconds, self._free = milliseconds / 64e3, 0.0
         rng = np.random.default_rng(0)
-        smooth = np.cumsum(rng.normal(0, 0.05, (64, 1200, 2)), axis=1) - 1
-        self.windows = list(smooth.astype(np.float32))
+        smooth = np.cumsum(rng.normal(0, 0.05, (AT_ONCE, 1200, 2)), axis=1) - 1
+        self._windows = list(smooth.astype(np.float32))
 
     @contextmanager
-    def __call__(self, *_: object) -> Iterator[Callable[..., list[np.ndarray]]]:
-        """Provide the function that waits, as `prediction._forwarding` provides one that computes."""
+    def forwarding(self, *_: object, **__: object) -> Iterator["Waiting"]:
+        """Provide itself, in the place of `forward.forwarding`."""
+        yield self
 
-        def wait(_batch: object, n: int, _select: object) -> list[np.ndarray]:
-            self.begun = self.begun or time.perf_counter()
-            time.sleep(n * self.seconds)
-            self.busy += n * self.seconds
-            self.ended = time.perf_counter()
-            return [self.windows[number % 64] for number in range(n)]
+    def stage(self, batch: Any) -> Any:
+        """Return the batch."""
+        return batch
 
-        yield wait
+    def start(self, _batch: Any, n: int) -> Finish:
+        """Begin to wait as long as the device would take, after what it has to do before."""
+        now = time.perf_counter()
+        self.begun = self.begun or now
+        needed = -(-n // AT_ONCE) * AT_ONCE * self.seconds
+        self._free = ready = max(self._free, now) + needed
+        self.busy += needed
+
+        def finish() -> list[np.ndarray]:
+            time.sleep(max(ready - time.perf_counter(), 0))
+            self.ended = max(self.ended, ready)
+            return [self._windows[number % AT_ONCE] for number in range(n)]
+
+        return finish
 
 
-def host(folder: Path, threads: int, n_reads: int, milliseconds: float) -> None:
-    """Denoise all of hg38 with a device that waits."""
-    from candi_cli.commands import _prediction, main
-    from candi_cli.model import prediction
+class Watching(Meter):
+    """A GPU, whose events tell how long it worked, and whose driver tells how often something ran on it."""
 
-    bam, model, waiting = folder / "hg38.bam", folder / "base.safetensors", Waiting(milliseconds)
+    def __init__(self) -> None:
+        super().__init__()
+        self.events: list[tuple[torch.cuda.Event, torch.cuda.Event]] = []
+
+    def recorded(self) -> type[Recorded]:
+        """Return a forward pass that is watched, in the place of `forward.Recorded`."""
+        meter = self
+
+        class Watched(Recorded):
+            def __call__(self, batch: Any) -> torch.Tensor:
+                meter.begun = meter.begun or time.perf_counter()
+                before, after = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+                before.record()
+                values = super().__call__(batch)
+                after.record()
+                meter.events.append((before, after))
+                return values
+
+        return Watched
+
+    def stop(self) -> None:
+        """Add up what was measured."""
+        self.busy = sum(before.elapsed_time(after) for before, after in self.events) / 1e3
+        self.ended = self.begun + self.events[0][0].elapsed_time(self.events[-1][1]) / 1e3
+
+
+@contextmanager
+def driver_samples(into: list[tuple[float, float]]) -> Iterator[None]:
+    """Collect when, and in which percentage of the time since the sample before, the driver saw a GPU busy."""
+    command = ["nvidia-smi", "--query-gpu=utilization.gpu", "--format=csv,noheader,nounits", "-lms", "100"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as sampler:
+        assert sampler.stdout is not None
+        lines = sampler.stdout
+
+        def collect() -> None:
+            into.extend((time.perf_counter(), float(line)) for line in lines)
+
+        thread = threading.Thread(target=collect)
+        thread.start()
+        try:
+            yield
+        finally:
+            sampler.terminate()
+            thread.join()
+
+
+def denoise_all(folder: Path, bam: Path, model: str, threads: int, more: Sequence[str] = ()) -> tuple[float, float]:
+    """Denoise a BAM of all of hg38 into one track; return when it began and ended."""
+    from candi_cli.commands import main
+
+    path, assay = (model, "H3K4me3") if model in SHIPPED else (folder / "model.safetensors", ASSAYS[0])
+    if model not in SHIPPED:
+        preset_name, n_assays = model.split(":")
+        make_model(Path(path), preset_name, int(n_assays))
+    sheet = folder / "meta.tsv"
+    sheet.write_text(f"biosample\tassay\tfile\none\t{assay}\t{bam}\n")
     start = time.perf_counter()
-    make_bam(bam, hg38(), n_reads)
-    make_model(model, n_assays=5)
-    print(f"made {n_reads:,} reads in {time.perf_counter() - start:.0f} s", flush=True)
-    prediction._forwarding = waiting  # type: ignore[assignment]
-    _prediction.choose = lambda _name: torch.device("cuda")
-    start = time.perf_counter()
-    arguments = ["denoise", bam, "--covariates", sheet_of(folder, bam), "-m", model, "-@", threads, "-o"]
-    if main([*map(str, arguments), str(folder / "out.bw")]):
+    arguments = ["denoise", bam, "--covariates", sheet, "-m", path, "-@", threads, *more, "-o", folder / "out.bw"]
+    if main([*map(str, arguments)]):
         raise SystemExit(1)
-    whole, span = time.perf_counter() - start, waiting.ended - waiting.begun
-    print(f"hg38, {n_reads:,} reads, one track, {threads} threads, {milliseconds} ms for 90 windows: {whole:.0f} s")
-    print(f"  until the first window {waiting.begun - start:.0f} s, windows {span:.0f} s", end="")
-    print(f" (device busy {100 * waiting.busy / span:.0f} %), then {whole - waiting.ended + start:.0f} s")
+    return start, time.perf_counter()
+
+
+def host(folder: Path, bam: Path, model: str, threads: int, milliseconds: float) -> None:
+    """Denoise all of hg38 with a device that waits."""
+    from candi_cli.commands import _prediction
+
+    waiting = Waiting(milliseconds)
+    parts.forwarding = waiting.forwarding  # type: ignore[assignment]
+    _prediction.choose, _prediction.kind_of = lambda _name: torch.device("cuda"), str
+    start, end = denoise_all(folder, bam, model, threads)
+    print(f"hg38, {model}, one track, {threads} threads, {milliseconds} ms for 64 windows: {end - start:.0f} s")
+    print(waiting.report(start, end), flush=True)
+
+
+def gpu(folder: Path, bam: Path, model: str, threads: int) -> None:
+    """Denoise all of hg38 on a GPU."""
+    watching, samples = Watching(), list[tuple[float, float]]()
+    forward.Recorded = watching.recorded()  # type: ignore[misc]
+    with driver_samples(samples):
+        start, end = denoise_all(folder, bam, model, threads, ["--device", "cuda"])
+    watching.stop()
+    seen = [share for when, share in samples if watching.begun + 0.2 < when < watching.ended]
+    name, size = torch.cuda.get_device_name(), (folder / "out.bw").stat().st_size
+    print(f"hg38, {model}, one track of {size / 1e6:.0f} MB, {threads} threads, {name}: {end - start:.0f} s")
+    print(watching.report(start, end))
+    print(f"  the driver saw it busy in {np.mean(seen):.0f} % of that time ({len(seen)} samples)")
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+    print(
+        f"  peak memory: {peak:.2f} GB of the host, {torch.cuda.max_memory_reserved() / 1e9:.2f} GB of the GPU",
+        flush=True,
+    )
 
 
 def show(name: str, seconds: float, path: Path, n_bins: int) -> None:
@@ -236,21 +364,30 @@ def show(name: str, seconds: float, path: Path, n_bins: int) -> None:
 def main() -> None:
     """Run one of the benchmarks."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["chr21", "memory", "writing", "host"])
+    parser.add_argument("what", choices=["chr21", "memory", "writing", "reads", "host", "gpu"])
     parser.add_argument("-@", "--threads", type=int, default=2)
-    parser.add_argument("--reads", type=int, default=1_000_000, help="of the BAM over all of hg38")
+    parser.add_argument("--reads", type=int, help="of the BAM over all of hg38; default: 30 M, of `memory` 1 M")
+    parser.add_argument("--bam", type=Path, help="of `reads`, `host` and `gpu`; default: one that is made for it")
     parser.add_argument("--chroms", nargs="*", help="of `writing`; default: all of hg38")
-    parser.add_argument("--milliseconds", type=float, default=21, help="of `host`: of 90 windows on the device")
+    parser.add_argument("--model", default="base:35", help="of `host` and `gpu`: PRESET:ASSAYS, or one that ships")
+    parser.add_argument("--milliseconds", type=float, default=12.9, help="of `host`: of 64 windows on the device")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
+        bam = options.bam or folder / "hg38.bam"
+        if options.what in ("reads", "host", "gpu") and not bam.exists():
+            start = time.perf_counter()
+            make_bam(bam, hg38(), options.reads or 30_000_000)
+            print(f"made {bam.stat().st_size / 1e9:.2f} GB of reads in {time.perf_counter() - start:.0f} s", flush=True)
         if options.what == "chr21":
             chr21(folder, options.threads)
         elif options.what == "memory":
-            memory(folder, options.threads, options.reads)
+            memory(folder, options.threads, options.reads or 1_000_000)
         elif options.what == "host":
-            host(folder, options.threads, options.reads, options.milliseconds)
-        else:
+            host(folder, bam, options.model, options.threads, options.milliseconds)
+        elif options.what == "gpu":
+            gpu(folder, bam, options.model, options.threads)
+        elif options.what == "writing":
             sizes = hg38()
             writing(folder, {chrom: sizes[chrom] for chrom in options.chroms or sizes})
 

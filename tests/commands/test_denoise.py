@@ -137,6 +137,7 @@ def test_a_window_without_reads_equals_one_that_is_computed_for_itself(denoise, 
     from candi_cli.genome import tile
     from candi_cli.model import load
     from candi_cli.model.device import choose
+    from candi_cli.model.forward import forwarding
     from candi_cli.model.prediction import predict
 
     model = load(model_path)
@@ -144,15 +145,14 @@ def test_a_window_without_reads_equals_one_that_is_computed_for_itself(denoise, 
     inputs = find_inputs(find_given(reads, SHEET), Binning(), rule=model.card.counting, genome=None)
     with open_store(inputs, Binning(), command="", threads=1) as store:
         dataset = prediction_dataset(model, store, "sim2", lane_covariates(model, store, "sim2", []))
-        dataset.lanes.read = lambda *_: np.zeros(model.config.context_bins, dtype=np.uint8)
+        dataset.lanes.read = lambda _lane, _layer, _chrom, start, end: np.zeros(end - start, dtype=np.uint8)
         size = {"context": model.config.context_bins, "flank": model.config.flank_bins}
         windows = list(tile("chr1", 1000, 4000, n_bins=store.n_bins("chr1"), **size))
-        common = {
-            "chromsizes": SIZES, "resolution": 25, "device": choose("cpu"), "batch_size": 4, "threads": 1,
-        }  # fmt: skip
-        shared = list(predict(model.network, dataset, windows, lambda o: o.track("counts"), **common))
-        dataset.signature = lambda _: None
-        separate = list(predict(model.network, dataset, windows, lambda o: o.track("counts"), **common))
+        common = {"chromsizes": SIZES, "resolution": 25, "batch_size": 4}
+        with forwarding(model.network, lambda o: o.track("counts"), device=choose("cpu"), threads=1) as forward:
+            shared = list(predict(forward, dataset, windows, **common))
+            dataset.signatures = lambda windows: [None] * len(windows)
+            separate = list(predict(forward, dataset, windows, **common))
     assert len(shared) == len(separate) > 4
     for (region, one), (other_region, other) in zip(shared, separate, strict=True):
         assert region == other_region

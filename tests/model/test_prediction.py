@@ -1,4 +1,4 @@
-"""Prediction of windows in batches, against a plain loop; and a device whose memory is small."""
+"""Prediction of windows in batches, against a plain loop; and a GPU, whose memory may be small, without one."""
 
 import threading
 from collections.abc import Iterator, Sequence
@@ -14,8 +14,9 @@ from torch import Tensor, nn
 
 from candi_cli.errors import DeviceError
 from candi_cli.genome import Region, Window, tile
+from candi_cli.model.forward import AT_ONCE, OnGpu, forwarding
 from candi_cli.model.parts import Computing, latents
-from candi_cli.model.prediction import Halving, predict
+from candi_cli.model.prediction import predict
 from candi_cli.store.predictions import Described
 
 STEP, CONTEXT, FLANK = 25, 16, 4
@@ -64,8 +65,8 @@ class Genome:
         self.n_read += len(windows)
         return Batch(torch.from_numpy(np.stack([self.window(window) for window in windows])), None)
 
-    def signature(self, window: Window) -> object | None:
-        return None if self.window(window).any() else "empty"
+    def signatures(self, windows: Sequence[Window]) -> list[object | None]:
+        return [None if self.window(window).any() else "empty" for window in windows]
 
 
 def windows_of(*regions: Region) -> Iterator[Window]:
@@ -85,9 +86,16 @@ def two_threads() -> Iterator[None]:
 EVERYTHING = [Region(chrom, 0, n_bins) for chrom, n_bins in BINS.items()]
 
 
+def pieces_of(
+    model: nn.Module, dataset: Any, windows: Iterator[Window], *, threads: int = 2, **changed: Any
+) -> Iterator[Any]:
+    options = {"batch_size": 4, "chromsizes": SIZES, "resolution": STEP} | changed
+    with forwarding(model, lambda output: output, device=torch.device("cpu"), threads=threads) as forward:
+        yield from predict(forward, dataset, windows, **options)
+
+
 def predicted(model: nn.Module, dataset: Any, windows: Iterator[Window], **changed: Any) -> list[Any]:
-    options = {"batch_size": 4, "threads": 2, "chromsizes": SIZES, "resolution": STEP} | changed
-    return list(predict(model, dataset, windows, lambda output: output, device=torch.device("cpu"), **options))
+    return list(pieces_of(model, dataset, windows, **changed))
 
 
 @pytest.mark.parametrize("threads", [1, 3])
@@ -102,7 +110,7 @@ def test_batches_and_threads_change_nothing_of_a_plain_loop(batch_size, threads)
         np.testing.assert_array_equal(values, core)
         end = min(window.core_end * STEP, SIZES[window.chrom])
         assert region == Region(window.chrom, window.core_start * STEP, end)
-        distinct.add(dataset.signature(window) or window)
+        distinct.add(dataset.signatures([window])[0] or window)
     assert model.n_windows == dataset.n_read == len(distinct) < len(found)  # empty windows are computed once
     assert found[-1][0].end == SIZES["chr2"]
 
@@ -175,15 +183,11 @@ def test_the_next_batch_is_read_while_one_is_computed():
     assert len(predicted(Waiting(), dataset, windows_of(*EVERYTHING), batch_size=2)) == 15
 
 
-def test_only_the_next_batch_is_read_ahead():
+def test_only_two_batches_are_read_ahead():
     dataset = Genome()
     dataset.values["chr1"][:] = 1  # no window is empty
-    pieces = predict(
-        Counting(), dataset, windows_of(*EVERYTHING), lambda output: output, device=torch.device("cpu"),
-        batch_size=2, threads=1, chromsizes=SIZES, resolution=STEP,
-    )  # fmt: skip
-    for n_yielded, _ in enumerate(pieces):
-        assert dataset.n_read <= (n_yielded // 2 + 2) * 2
+    for n_yielded, _ in enumerate(pieces_of(Counting(), dataset, windows_of(*EVERYTHING), batch_size=2, threads=1)):
+        assert dataset.n_read <= (n_yielded // 2 + 3) * 2  # handed on, computed, read
 
 
 def test_no_windows_are_no_predictions():
@@ -205,71 +209,99 @@ def test_an_error_of_reading_comes_out_and_threads_are_given_back(two_threads):
 
 def test_a_reader_that_stops_early_gets_its_threads_back(two_threads):
     before = threading.active_count()
-    pieces = predict(
-        Counting(), Genome(), windows_of(*EVERYTHING), lambda output: output, device=torch.device("cpu"),
-        batch_size=2, threads=3, chromsizes=SIZES, resolution=STEP,
-    )  # fmt: skip
+    pieces = pieces_of(Counting(), Genome(), windows_of(*EVERYTHING), batch_size=2, threads=3)
     next(pieces)
     assert torch.get_num_threads() == 1
     pieces.close()  # type: ignore[attr-defined]
     assert (threading.active_count(), torch.get_num_threads()) == (before, 2)
 
 
+def test_a_batch_is_handed_on_while_the_next_is_computed():
+    later = threading.Event()
+
+    class Watched(Counting):
+        def forward(self, batch: Batch) -> Tensor:
+            if self.n_windows >= 2:
+                later.set()
+            return super().forward(batch)
+
+    dataset = Genome()
+    dataset.values["chr1"][:] = 1  # no window is empty
+    pieces = pieces_of(Watched(), dataset, windows_of(*EVERYTHING), batch_size=2, threads=1)
+    next(pieces)  # the generator stands still here
+    assert later.wait(5), "nothing was computed meanwhile"
+    pieces.close()  # type: ignore[attr-defined]
+
+
 class Small:
-    """A device that holds so many windows at a time; it remembers what was tried."""
+    """Records a forward pass on a device that holds so many windows; it remembers what was tried and computed."""
 
     def __init__(self, holds: int) -> None:
         self.holds = holds
         self.tried: list[int] = []
+        self.computed: list[int] = []
 
-    def __call__(self, batch: Batch, n: int, select: Any) -> list[np.ndarray]:
-        assert len(batch.values) == n
-        assert batch.absent is None
+    def __call__(self, like: Batch, n: int) -> Any:
+        assert like.absent is None
         self.tried.append(n)
         if n > self.holds:
             raise torch.cuda.OutOfMemoryError("CUDA out of memory")
-        return list(select(batch.values).numpy())
+        place = torch.full((n, *like.values.shape[1:]), torch.nan)
+
+        def compute(batch: Batch) -> Tensor:
+            assert 0 < len(batch.values) <= n
+            self.computed.append(len(batch.values))
+            place[: len(batch.values)] = batch.values
+            return place + 1
+
+        return compute
+
+    def on_gpu(self) -> tuple[OnGpu, list[str]]:
+        """Return what computes with it, and the warnings that come."""
+        warned: list[str] = []
+        return OnGpu(self, torch.device("cpu"), warned.append), warned
 
 
-@given(sizes=st.lists(st.integers(1, 40), min_size=1, max_size=4), holds=st.integers(1, 50))
+def batch_of(size: int) -> Batch:
+    return Batch(torch.arange(size * 3, dtype=torch.float32).reshape(size, 3), None)
+
+
+@given(sizes=st.lists(st.integers(1, 300), min_size=1, max_size=4), holds=st.integers(1, 100))
 def test_a_device_that_holds_few_windows_gives_all_in_order(sizes, holds):
     device = Small(holds)
-    halving = Halving(device)
-    for size in sizes:
-        values = torch.arange(size * 3, dtype=torch.float32).reshape(size, 3)
-        found = halving(Batch(values, None), size, lambda each: each + 1)
-        np.testing.assert_array_equal(np.stack(found), values + 1)
-    too_large = [size for size in device.tried if size > holds]
-    assert too_large == sorted(too_large, reverse=True)
-    assert len(too_large) <= max(sizes).bit_length()
-    if max(sizes) <= holds:
-        assert device.tried == sizes  # nothing is cut without need
-        assert halving.most is None
-    else:
-        assert holds // 2 <= (halving.most or 0) <= holds
+    on_gpu, warned = device.on_gpu()
+    finish = [on_gpu.start(on_gpu.stage(batch_of(size)), size) for size in sizes]  # all begun before one is waited for
+    for size, found in zip(sizes, finish, strict=True):
+        np.testing.assert_array_equal(np.stack(found()), batch_of(size).values + 1)
+    fits = max(2**k for k in range(7) if 2**k <= holds)
+    assert device.tried == [2**k for k in range(6, -1, -1) if 2**k >= fits]  # once, before the first window
+    assert on_gpu.at_once == fits
+    assert set(device.computed) <= {fits, *(size % fits for size in sizes)}
+    assert bool(warned) == (fits < AT_ONCE)
 
 
-def test_the_size_that_fits_is_remembered_for_the_batches_that_follow():
-    device = Small(10)
-    halving = Halving(device)
-    batch = Batch(torch.zeros(32, 3), None)
-    halving(batch, 32, lambda each: each)
-    assert device.tried == [32, 16, 8, 8, 8, 8]
-    device.tried.clear()
-    halving(batch, 32, lambda each: each)
-    assert device.tried == [8, 8, 8, 8]
+def test_a_warning_tells_how_many_windows_a_small_device_holds():
+    on_gpu, warned = Small(20).on_gpu()
+    on_gpu.start(batch_of(5), 5)
+    on_gpu.start(batch_of(5), 5)
+    (line,) = warned
+    assert line.startswith("the GPU's memory holds 16 windows at once, not 64; the last digits")
 
 
 def test_a_device_that_does_not_hold_one_window_is_an_error_with_the_remedy():
-    device = Small(0)
+    on_gpu, _ = Small(0).on_gpu()
     with pytest.raises(DeviceError, match=r"^--device: its memory does not hold a single window; use --device cpu$"):
-        Halving(device)(Batch(torch.zeros(5, 3), None), 5, lambda each: each)
-    assert device.tried == [5, 2, 1]
+        on_gpu.start(batch_of(5), 5)
 
 
 def test_an_error_that_is_not_one_of_memory_comes_out_as_it_is():
-    def fail(batch: Batch, n: int, select: Any) -> list[np.ndarray]:
+    def fail(_like: Batch, _n: int) -> Any:
         raise RuntimeError("CUDA error: an illegal memory access")
 
     with pytest.raises(RuntimeError, match="illegal"):
-        Halving(fail)(Batch(torch.zeros(5, 3), None), 5, lambda each: each)
+        OnGpu(fail, torch.device("cpu"), print).start(batch_of(5), 5)
+
+
+@pytest.mark.parametrize(("asked", "read"), [(None, 128), (1, 64), (64, 64), (65, 128), (500, 512)])
+def test_a_gpu_is_given_a_multiple_of_what_it_computes_at_once(asked, read):
+    assert Computing.on(torch.device("cuda"), batch_size=asked, threads=4).batch_size == read

@@ -268,5 +268,5 @@ def test_prediction_reads_signal_where_it_was_measured_and_the_reference_without
         replace(config, reads_reference=False), lanes, lanes.covariates(), [Covariates()] * 3, None
     )
     assert alone.batch([Window("chr1", 0, 240, 0, 240)]).reference is None
-    assert alone.signature(Window("chr1", 1_500, 1_740, 1_500, 1_600)) == "no signal"
-    assert alone.signature(Window("chr1", 440, 680, 500, 600)) is None
+    assert alone.signatures([Window("chr1", 1_500, 1_740, 1_500, 1_600)]) == ["no signal"]
+    assert alone.signatures([Window("chr1", 440, 680, 500, 600)]) == [None]

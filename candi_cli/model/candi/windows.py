@@ -1,14 +1,15 @@
 """Uncorrupted windows of one biosample, as prediction reads them."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
-from torch import Tensor
 
 from candi_cli.covariates import Covariates, encode
-from candi_cli.genome import Window
+from candi_cli.genome import Region, Window
 from candi_cli.model.candi.config import NO_SEQUENCE, Config
 from candi_cli.model.candi.network import MISSING, OBSERVED, CandiBatch
 from candi_cli.model.candi.reading import Bases, Lanes
@@ -55,70 +56,88 @@ class PredictionDataset:
         self._lanes = lanes.lanes_with(config.input)
         self._covariates_in = encode(covariates)
         self._covariates_out = encode(requested)
+        self._kept: dict[int, tuple[Region, NDArray[Any]]] = {}
 
     def batch(self, windows: Sequence[Window]) -> CandiBatch:
         """Return windows of equal context as one batch; bins outside of the chromosome are missing."""
         n, length, n_lanes = len(windows), self.config.context_bins, len(self.lanes.experiments)
         values = np.zeros((n, length, n_lanes), dtype=np.float32)
         availability = np.full((n, length, n_lanes), MISSING, dtype=np.uint8)
-        for row, window in enumerate(windows):
-            chrom, start, end, _, _ = window
-            known = self._known(window)
-            for lane, where in zip(self._lanes, known, strict=True):
-                values[row, where, lane] = self.lanes.read(lane, self.config.input, chrom, start, end)[where]
-                availability[row, where, lane] = OBSERVED
+        bases, references = [], []
+        for rows, at, stretch in _stretches(windows):
+            for lane, where in zip(self._lanes, self._known(stretch), strict=True):
+                known = sliding_window_view(where, length)[at]
+                values[rows, :, lane] = np.where(known, sliding_window_view(self._read(lane, stretch), length)[at], 0)
+                availability[rows, :, lane] = np.where(known, np.uint8(OBSERVED), np.uint8(MISSING))
+            if self.sequence is not None:
+                resolution = self.config.resolution
+                codes = self.sequence.codes(stretch.chrom, stretch.start * resolution, stretch.end * resolution)
+                bases.append(sliding_window_view(codes, length * resolution)[at * resolution])
+            if self.reference is not None:
+                mean = self.reference.read(self.config.assays, *stretch, without=self.lanes.biosample)
+                references.append(sliding_window_view(mean, length, axis=0)[at].transpose(0, 2, 1))
         return CandiBatch(
             torch.from_numpy(values),
             torch.from_numpy(availability),
             torch.from_numpy(self._covariates_in).expand(n, -1, -1),
             torch.from_numpy(self._covariates_out).expand(n, -1, -1),
-            self._bases(windows),
-            self._references(windows),
+            torch.from_numpy(np.concatenate(bases)) if bases else None,
+            torch.from_numpy(np.concatenate(references)) if references else None,
         )
 
-    def _known(self, window: Window) -> NDArray[np.bool_]:
-        """Return in which bins of a window each lane that is read was measured: shape (n, L)."""
-        chrom, start, end, _, _ = window
+    def signatures(self, windows: Sequence[Window]) -> list[object | None]:
+        """Return for each window a value that windows with the same input share, None where it stands alone.
+
+        Without DNA and reference, all windows inside a chromosome that hold no read are the same input, and so are all
+        in which no signal was measured.
+        """
+        found: list[object | None] = [None] * len(windows)
+        if self.sequence is not None or self.reference is not None:
+            return found
+        length, by_signal = self.config.context_bins, self.config.input == "signal"
+        for rows, at, stretch in _stretches(windows):
+            anything = np.zeros(stretch.end - stretch.start, dtype=np.bool_)
+            if by_signal:
+                anything |= self._known(stretch).any(axis=0)
+            else:
+                anything[: max(-stretch.start, 0)] = True  # a window that reaches over an end stands alone
+                anything[self.lanes.store.n_bins(stretch.chrom) - stretch.start :] = True
+                for lane in self._lanes:
+                    anything |= self._read(lane, stretch) != 0
+            sums = np.concatenate([[0], np.cumsum(anything)])
+            for row in np.flatnonzero(sums[at + length] == sums[at]).tolist():
+                found[rows.start + row] = "no signal" if by_signal else "no reads"
+        return found
+
+    def _known(self, stretch: Region) -> NDArray[np.bool_]:
+        """Return in which bins of a stretch each lane that is read was measured: shape (n, L)."""
+        chrom, start, end = stretch
         if self.config.input == "signal":
             return self.lanes.measured(self._lanes, chrom, start, end)
         inside = np.zeros(end - start, dtype=np.bool_)
         inside[max(0, -start) : self.lanes.store.n_bins(chrom) - start] = True
         return np.broadcast_to(inside, (len(self._lanes), end - start))
 
-    def _bases(self, windows: Sequence[Window]) -> Tensor | None:
-        if self.sequence is None:
-            return None
-        resolution = self.config.resolution
-        codes = [
-            self.sequence.codes(w.chrom, w.context_start * resolution, w.context_end * resolution) for w in windows
-        ]
-        return torch.from_numpy(np.stack(codes))
+    def _read(self, lane: int, stretch: Region) -> NDArray[Any]:
+        """Return bins of a lane; those of the last stretch are kept, for it is read for signatures and batch."""
+        chrom, start, end = stretch
+        kept, values = self._kept.get(lane, (Region("", 0, 0), np.zeros(0)))
+        if kept.chrom != chrom or start < kept.start or end > kept.end:
+            values = self.lanes.read(lane, self.config.input, chrom, start, end)
+            kept, self._kept[lane] = stretch, (stretch, values)
+        return values[start - kept.start : end - kept.start]
 
-    def _references(self, windows: Sequence[Window]) -> Tensor | None:
-        if self.reference is None:
-            return None
-        means = [
-            self.reference.read(
-                self.config.assays, w.chrom, w.context_start, w.context_end, without=self.lanes.biosample
-            )
-            for w in windows
-        ]
-        return torch.from_numpy(np.stack(means))
 
-    def signature(self, window: Window) -> object | None:
-        """Return a value that windows with the same input share, None for a window that stands alone.
-
-        Without DNA and reference, all windows inside a chromosome that hold no read are the same input, and so are all
-        in which no signal was measured.
-        """
-        chrom, start, end, _, _ = window
-        if self.sequence is not None or self.reference is not None:
-            return None
-        if self.config.input == "signal":
-            return None if self._known(window).any() else "no signal"
-        if start < 0 or end > self.lanes.store.n_bins(chrom):
-            return None
-        for lane in self._lanes:
-            if self.lanes.read(lane, "counts", chrom, start, end).any():
-                return None
-        return "no reads"
+def _stretches(windows: Sequence[Window]) -> Iterator[tuple[slice, NDArray[np.int64], Region]]:
+    """Yield windows that overlap or abut together: their rows, where each begins, and the bins from first to last."""
+    first = 0
+    for row in range(1, len(windows) + 1):
+        if row < len(windows):
+            one, other = windows[row - 1], windows[row]
+            if one.chrom == other.chrom and one.context_start <= other.context_start <= one.context_end:
+                continue
+        here = windows[first:row]
+        start = here[0].context_start
+        at = np.array([window.context_start - start for window in here])
+        yield slice(first, row), at, Region(here[0].chrom, start, here[-1].context_end)
+        first = row
