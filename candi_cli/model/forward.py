@@ -3,7 +3,8 @@
 On the CPU each window is computed on its own, by one thread, and windows are shared out between threads. On a GPU the
 libraries choose their kernels by the number of windows, and kernels differ in the order in which they add: there it is
 always the same number at once, filled up where there are fewer. Their kernels are recorded (a CUDA graph) and replayed,
-so that Python starts one thing for hundreds of them, and so that no memory is asked for after the first windows.
+so that Python starts one thing for hundreds of them, and so that no memory is asked for after the first windows. What is
+recorded is computed whatever the values are: a network must not look at them to decide what to do.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -93,6 +94,7 @@ class OnGpu:
     Parameters
     ----------
     record : of a batch and a number of windows, returns what computes that many, or fewer in their place
+    warn : is told when that number is halved
     """
 
     def __init__(self, record: Callable[[Any, int], Compute], device: torch.device, warn: Warn) -> None:
