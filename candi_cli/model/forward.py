@@ -3,8 +3,8 @@
 On the CPU each window is computed on its own, by one thread, and windows are shared out between threads. On a GPU the
 libraries choose their kernels by the number of windows, and kernels differ in the order in which they add: there it is
 always the same number at once, filled up where there are fewer. Their kernels are recorded (a CUDA graph) and replayed,
-so that Python starts one thing for hundreds of them, and so that no memory is asked for after the first windows. What is
-recorded is computed whatever the values are: a network must not look at them to decide what to do.
+so that Python starts one thing for hundreds of them, and so that no memory is asked for after the first windows. What
+is recorded is computed whatever the values are: a network must not look at them to decide what to do.
 """
 
 from collections.abc import Callable, Iterator, Sequence
