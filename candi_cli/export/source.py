@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack
 from itertools import pairwise
 from pathlib import Path
 from types import TracebackType
@@ -17,6 +16,7 @@ from candi_cli.store.predictions import Described, Predictions
 
 BLOCK_BINS = 1 << 18
 _PATIENCE_S = 0.1
+_MOST_OPEN = 16  # files; a run has one for each contig
 Laid = dict[str, list[tuple[Region, Path]]]  # for each biosample, which file holds which region, in genome order
 
 
@@ -39,7 +39,11 @@ class Source:
     ) -> None:
         self.described, self._abandoned = described, abandoned
         self.laid: Laid = {name: list(found) for name, found in laid.items()}
-        self._stack, self._files = ExitStack(), dict[Path, Predictions]()
+        self._on_chrom: dict[tuple[str, str], list[tuple[Region, Path]]] = {}
+        for name, found in self.laid.items():
+            for region, path in found:
+                self._on_chrom.setdefault((name, region.chrom), []).append((region, path))
+        self._files = dict[Path, Predictions]()  # that are open, the one that was read last at the end
 
     def __getstate__(self) -> dict[str, Any]:
         return {"described": self.described, "laid": self.laid, "abandoned": self._abandoned}
@@ -53,7 +57,8 @@ class Source:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._stack.close()
+        for file in self._files.values():
+            file.close()
         self._files = {}
 
     def abandon(self) -> None:
@@ -88,21 +93,25 @@ class Source:
     def read(self, biosample: str, assay: str, parameters: Sequence[str], block: Region) -> NDArray[np.float32]:
         """Return the values of a region that is predicted: (P, n_bins)."""
         pieces, resolution = [], self.described.resolution
-        for region, path in self.laid[biosample]:
+        for region, path in self._on_chrom[biosample, block.chrom]:
             start, end = max(region.start, block.start), min(region.end, block.end)
-            if region.chrom == block.chrom and start < end:
+            if start < end:
                 bins = (start // resolution, -(-end // resolution))
                 pieces.append(self._file(path).read(biosample, assay, parameters, block.chrom, *bins))
         return np.concatenate(pieces, axis=1)
 
     def _file(self, path: Path) -> Predictions:
-        if path not in self._files:
+        file = self._files.pop(path, None)
+        if file is None:
             while not path.exists():
                 if self._abandoned is not None and self._abandoned.exists():
                     raise StoreError(f"{path}: will not be made; see the error before")
                 time.sleep(_PATIENCE_S)
-            self._files[path] = self._stack.enter_context(Predictions(path))
-        return self._files[path]
+            file = Predictions(path)
+        self._files[path] = file
+        if len(self._files) > _MOST_OPEN:
+            self._files.pop(next(iter(self._files))).close()
+        return file
 
 
 def joined(regions: Sequence[Region]) -> list[Region]:

@@ -10,6 +10,7 @@ is recorded is computed whatever the values are: a network must not look at them
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import cache
 from typing import Any, Protocol
 
 import numpy as np
@@ -48,7 +49,10 @@ def forwarding(
     threads : of the CPU
     warn : is told when a GPU has little memory
     """
-    model.eval().to(device)
+    try:
+        model.eval().to(device)
+    except torch.cuda.OutOfMemoryError as error:
+        raise DeviceError("--device: its memory does not hold the model; use --device cpu") from error
 
     @torch.inference_mode()
     def compute(batch: Any) -> Tensor:
@@ -61,11 +65,16 @@ def forwarding(
         if device.type == "cpu":
             yield OnCpu(compute, pool)
         else:
-            aside = torch.cuda.Stream(device)  # each stream takes memory of its own: one for all that is recorded
-            yield OnGpu(lambda like, n: Recorded(compute, like, n, aside), device, warn)
+            yield OnGpu(lambda like, n: Recorded(compute, like, n, _aside(device)), device, warn)
     finally:
         pool.shutdown(cancel_futures=True)
         torch.set_num_threads(before)
+
+
+@cache
+def _aside(device: torch.device) -> torch.cuda.Stream:
+    """Return the stream of all that is recorded; each stream has libraries take memory for itself."""
+    return torch.cuda.Stream(device)
 
 
 class OnCpu:
@@ -119,21 +128,20 @@ class OnGpu:
         """
         compute = self._compute or self._recorded(batch)
         on_cuda = self._device.type == "cuda"
-        found = None
+        found = torch.empty(0)
         for first in range(0, n, self.at_once):
             last = min(first + self.at_once, n)
             values = compute(_rows(batch, first, last))
-            if found is None:
+            if first == 0:
                 found = torch.empty((n, *values.shape[1:]), pin_memory=on_cuda)
             found[first:last].copy_(values[: last - first], non_blocking=True)
-        arrived = torch.cuda.Event() if on_cuda else None
+        arrived = torch.cuda.Event(blocking=True) if on_cuda else None  # which leaves the core to others
         if arrived is not None:
             arrived.record()
 
         def finish() -> Sequence[Values]:
             if arrived is not None:
                 arrived.synchronize()
-            assert found is not None
             return list(found.numpy())
 
         return finish
@@ -143,7 +151,9 @@ class OnGpu:
         while self._compute is None:
             try:
                 self._compute = self._record(like, self.at_once)
-            except torch.cuda.OutOfMemoryError as error:
+            except RuntimeError as error:
+                if not _is_short_of_memory(error):
+                    raise
                 if self.at_once == 1:
                     raise DeviceError("--device: its memory does not hold a single window; use --device cpu") from error
                 self.at_once //= 2
@@ -155,6 +165,10 @@ class OnGpu:
                 "kept may differ from those of a run that has more"
             )
         return self._compute
+
+
+def _is_short_of_memory(error: RuntimeError) -> bool:
+    return isinstance(error, torch.cuda.OutOfMemoryError) or "ALLOC_FAILED" in str(error)  # the latter by libraries
 
 
 class Recorded:

@@ -1,5 +1,6 @@
 """Prediction of whole genomes in parts, a file for each biosample and chromosome: kept when the run is interrupted."""
 
+import hashlib
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -33,7 +34,7 @@ class Part(NamedTuple):
 
 @dataclass(frozen=True)
 class Computing:
-    """How predictions are computed; none of it changes them, but for the kind of device.
+    """How predictions are computed; none of it changes them, but for the kind of device, or a GPU that is too small.
 
     Attributes
     ----------
@@ -69,14 +70,15 @@ def parts_of(
 
     Parameters
     ----------
+    regions : of each biosample, in genome order
     made_of : what else the values depend on, as plain JSON values: the files that are read, the kind of device
     """
     parts = []
+    digest = hashlib.sha256(described.to_json().encode()).hexdigest()
     for biosample, found in regions.items():
-        for chrom in dict.fromkeys(region.chrom for region in found):
-            here = tuple(region for region in found if region.chrom == chrom)
-            path = folder.path([described.to_json(), biosample, here, made_of])
-            parts.append(Part(biosample, here, path))
+        for _, group in groupby(found, key=lambda region: region.chrom):
+            here = tuple(group)
+            parts.append(Part(biosample, here, folder.path([digest, biosample, here, made_of])))
     return parts
 
 
@@ -124,9 +126,10 @@ def compute_parts(
         dataset, correct = dataset_of(biosample), _correction(described, biosample)
         with computing.forwarding(model.network, _select(model, described, biosample)) as forward:
             for _, regions, path in absent:
+                here = described.on(regions[0].chrom)
                 with (
                     making(path) as temporary,
-                    PredictionWriter(temporary, described, shown_as=folder.output, threads=computing.threads) as writer,
+                    PredictionWriter(temporary, here, shown_as=folder.output, threads=computing.threads) as writer,
                 ):
                     for region, values in _pieces(model, described, regions, dataset, computing, forward):
                         writer.add(biosample, region, correct(values))
@@ -243,10 +246,12 @@ class _Empty:
 def seconds_a_window(model: Loaded, computing: Computing) -> float:
     """Return how long a window takes on the device, measured on empty ones."""
     config = model.config
-    n = min(computing.batch_size, 2 * computing.threads) if computing.device.type == "cpu" else computing.batch_size
+    on_cpu = computing.device.type == "cpu"
+    at_once = min(computing.batch_size, 2 * computing.threads) if on_cpu else computing.batch_size
+    n = at_once if on_cpu else 4 * at_once  # so that a GPU computes while others are read and handed on
     described = Described(config.resolution, {"one": n * config.core_bins * config.resolution}, {}, {})
     regions = [Region("one", 0, described.chromsizes["one"])]
-    measuring = replace(computing, batch_size=n)
+    measuring = replace(computing, batch_size=at_once)
     with computing.forwarding(model.network, lambda output: output.peak_logit) as forward:
 
         def seconds() -> float:

@@ -1,7 +1,7 @@
 """Predicted distributions of tracks in one HDF5 file: what every track, score and figure is made from.
 
 The layout is documented in `man/candi-store.5`. Values are written as they come, in genome order, so that memory is
-bounded by one chunk of each dataset. Bins that were not predicted are NaN.
+bounded by a few chunks of each dataset. Bins that were not predicted are NaN.
 """
 
 import json
@@ -84,6 +84,10 @@ class Described:
         names = {biosample for biosample, _ in kept}
         wanted = {name: where for name, where in self.wanted.items() if name in names}
         return replace(self, tracks=kept, wanted=wanted)
+
+    def on(self, chrom: str) -> "Described":
+        """Return what a part of a run needs to say of itself: with thousands of contigs, no part names them all."""
+        return replace(self, chromsizes={chrom: self.chromsizes[chrom]}, wanted={})
 
     def to_json(self) -> str:
         """Return everything as JSON text; equal texts are equal descriptions."""
@@ -272,6 +276,10 @@ class Predictions:
         return self
 
     def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the file."""
         self._file.close()
 
     def regions(self, biosample: str) -> list[Region]:

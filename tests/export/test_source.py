@@ -3,6 +3,7 @@
 import itertools
 import pickle
 import re
+import resource
 import threading
 import time
 from dataclasses import replace
@@ -118,6 +119,23 @@ def test_a_source_that_travels_reads_the_same_and_takes_no_open_file_along(known
         assert (other.described, other.laid) == (source.described, source.laid)
         np.testing.assert_array_equal(other.read(*TRACK, PARAMETERS, Region("chr10", 50, 500)), expected)
     np.testing.assert_array_equal(expected, known.of(*TRACK, PARAMETERS, Region("chr10", 50, 500)))
+
+
+def test_more_files_than_may_be_open_are_read_in_any_order(known, tmp_path, rng):
+    regions = [Region("chr2", 25 * bin_, 25 * bin_ + 25) for bin_ in range(40)]
+    paths = [tmp_path / f"{number}.h5" for number in range(40)]
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with laid_over(known, regions, paths) as source:
+        used = {int(path.name) for path in Path("/dev/fd").iterdir()}
+        free = (number for number in itertools.count() if number not in used)
+        limit = next(itertools.islice(free, 30, None))  # room for 30 files more
+        resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
+        try:
+            for number in (*range(40), *rng.integers(0, 40, 60).tolist(), *range(39, -1, -1)):
+                found = source.read(*TRACK, PARAMETERS, regions[number])
+                np.testing.assert_array_equal(found, known.of(*TRACK, PARAMETERS, regions[number]))
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def test_a_biosample_without_predictions_has_no_block(known, tmp_path):

@@ -302,6 +302,39 @@ def test_an_error_that_is_not_one_of_memory_comes_out_as_it_is():
         OnGpu(fail, torch.device("cpu"), print).start(batch_of(5), 5)
 
 
+@pytest.mark.parametrize("message", ["CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"])
+def test_a_library_that_is_short_of_memory_gets_fewer_windows_too(message):
+    small = Small(64)
+
+    def fail(like: Batch, n: int) -> Any:
+        if n > 8:
+            raise RuntimeError(message)
+        return small(like, n)
+
+    on_gpu = OnGpu(fail, torch.device("cpu"), lambda _: None)
+    np.testing.assert_array_equal(np.stack(on_gpu.start(batch_of(20), 20)()), batch_of(20).values + 1)
+    assert (on_gpu.at_once, small.computed) == (8, [8, 8, 4])
+
+
+def test_windows_that_nobody_waits_for_are_not_computed():
+    dataset, entered, go_on = Genome(), threading.Event(), threading.Event()
+    dataset.values["chr1"][:] = 1  # no window is empty
+
+    class Slow(Counting):
+        def forward(self, batch: Batch) -> Tensor:
+            entered.set()
+            assert go_on.wait(5)
+            return super().forward(batch)
+
+    model = Slow()
+    with forwarding(model, lambda output: output, device=torch.device("cpu"), threads=1) as forward:
+        windows = list(windows_of(Region("chr1", 0, BINS["chr1"])))
+        forward.start(dataset.batch(windows), len(windows))
+        assert entered.wait(5)
+        threading.Timer(0.2, go_on.set).start()  # when the block is being left
+    assert model.n_windows == 1 < len(windows)
+
+
 @pytest.mark.parametrize(("asked", "read"), [(None, 128), (1, 64), (64, 64), (65, 128), (500, 512)])
 def test_a_gpu_is_given_a_multiple_of_what_it_computes_at_once(asked, read):
     assert Computing.on(torch.device("cuda"), batch_size=asked, threads=4).batch_size == read

@@ -264,9 +264,15 @@ def test_prediction_reads_signal_where_it_was_measured_and_the_reference_without
     assert (batch.availability[:, :, 0] == MISSING).all()  # not measured in this biosample
     assert (batch.availability[1] == MISSING).all()  # past the end of the chromosome
     np.testing.assert_array_equal(batch.reference[0], average.read(ASSAYS, "chr1", 440, 680, without="three"))
+    near = [Window("chr1", at, at + 240, at, at + 240) for at in (380, 420, 500, 640)]  # they overlap
+    for row, (chrom, start, end, *_) in enumerate(near):
+        expected = average.read(ASSAYS, chrom, start, end, without="three")
+        np.testing.assert_array_equal(windows.batch(near).reference[row], expected)
     alone = PredictionDataset(
         replace(config, reads_reference=False), lanes, lanes.covariates(), [Covariates()] * 3, None
     )
     assert alone.batch([Window("chr1", 0, 240, 0, 240)]).reference is None
     assert alone.signatures([Window("chr1", 1_500, 1_740, 1_500, 1_600)]) == ["no signal"]
     assert alone.signatures([Window("chr1", 440, 680, 500, 600)]) == [None]
+    # on chr2 one of two lanes was measured
+    assert alone.signatures([Window("chr2", at, at + 240, at, at + 240) for at in (0, 100, 960)]) == [None] * 3
