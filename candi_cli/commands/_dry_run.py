@@ -75,7 +75,7 @@ def _cohort_row(model: Loaded, cohort: Sequence[Store]) -> dict[str, str]:
 def _device(computing: Computing) -> str:
     """Return the device and, of a GPU, the memory that measuring a window took, about what the run takes."""
     taken = memory_taken(computing.device)
-    return f"{kind_of(computing.device)}, about {size(taken)} of its memory" if taken else str(computing.device)
+    return kind_of(computing.device) + (f", about {size(taken)} of its memory" if taken else "")
 
 
 def _duration(seconds: float) -> str:

@@ -35,8 +35,6 @@ from candi_cli.io.reads import ReadCounter
 bam.FAST = sys.argv[2] == "compiled"
 for _ in ReadCounter(Path(sys.argv[1]), CountingRule(sys.argv[3])): pass
 """
-
-
 _PYSAM = "import sys, pysam; getattr(pysam, sys.argv[1])(*sys.argv[2:], catch_stdout=False)"
 SAMTOOLS = ["samtools"] if shutil.which("samtools") else [sys.executable, "-c", _PYSAM]
 

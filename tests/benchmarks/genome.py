@@ -113,10 +113,10 @@ def run(arguments: Sequence[object]) -> tuple[float, float]:
     return time.perf_counter() - start, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1e6
 
 
-def sheet_of(folder: Path, bam: Path) -> Path:
+def sheet_of(folder: Path, bam: Path, assay: str = ASSAYS[0]) -> Path:
     """Write the sheet of one BAM."""
     path = folder / "meta.tsv"
-    path.write_text(f"biosample\tassay\tfile\none\t{ASSAYS[0]}\t{bam}\n")
+    path.write_text(f"biosample\tassay\tfile\none\t{assay}\t{bam}\n")
     return path
 
 
@@ -228,7 +228,7 @@ class Waiting(Meter):
 
     def __init__(self, milliseconds: float) -> None:
         super().__init__()
-        self.seconds, self._free = milliseconds / 64e3, 0.0
+        self.seconds, self._free = milliseconds / 1e3 / AT_ONCE, 0.0
         rng = np.random.default_rng(0)
         smooth = np.cumsum(rng.normal(0, 0.05, (AT_ONCE, 1200, 2)), axis=1) - 1
         self._windows = list(smooth.astype(np.float32))
@@ -315,10 +315,20 @@ def denoise_all(folder: Path, bam: Path, model: str, threads: int, more: Sequenc
     if model not in SHIPPED:
         preset_name, n_assays = model.split(":")
         make_model(Path(path), preset_name, int(n_assays))
-    sheet = folder / "meta.tsv"
-    sheet.write_text(f"biosample\tassay\tfile\none\t{assay}\t{bam}\n")
     start = time.perf_counter()
-    arguments = ["denoise", bam, "--covariates", sheet, "-m", path, "-@", threads, *more, "-o", folder / "out.bw"]
+    arguments = [
+        "denoise",
+        bam,
+        "--covariates",
+        sheet_of(folder, bam, assay),
+        "-m",
+        path,
+        "-@",
+        threads,
+        *more,
+        "-o",
+        folder / "out.bw",
+    ]
     if main([*map(str, arguments)]):
         raise SystemExit(1)
     return start, time.perf_counter()
